@@ -1,0 +1,118 @@
+package dispatch
+
+import (
+	"runtime/debug"
+	"time"
+
+	"github.com/callgate/callgate/agent/internal/metrics"
+	"github.com/callgate/callgate/emulators"
+	"github.com/callgate/callgate/pkg/seccompnotify"
+)
+
+// A signal takes a caller out of its wait, and after the signal's handler the
+// same call is made anew (without SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV).
+// What the first one did could be undone at once; but a caller whose signals
+// come faster than its call is carried out would then never come to an end.
+// So what was done stands for a moment, and the call made anew gets the answer
+// that the first one did not. If none comes it is undone.
+
+// unanswered is a call that was carried out and whose answer nobody took.
+type unanswered struct {
+	session *session // held
+	notif   seccompnotify.Notification
+	resp    emulators.Response
+	until   int64 // monotonic
+}
+
+const (
+	// graceTime is how long a caller may take to come back: a signal handler's
+	// time.
+	graceTime = 50 * time.Millisecond
+	// maxUnanswered bounds what one thread keeps.
+	maxUnanswered = 16
+)
+
+// keep leaves what was done standing, if its emulator can tell the call made
+// anew from another.
+func (r *runner) keep(resp *emulators.Response) bool {
+	if r.patience != emulators.Hurry || !resp.Repeatable() || len(r.unanswered) >= maxUnanswered {
+		return false
+	}
+	if !r.guard(resp.Keep) {
+		return false
+	}
+	r.session.hold()
+	r.unanswered = append(r.unanswered, &unanswered{
+		session: r.session, notif: r.notif, resp: *resp, until: r.d.monotonic() + int64(graceTime),
+	})
+	return true
+}
+
+// owes says whether something of the thread whose call was just received still
+// stands unanswered: this thread has to deal with that call itself.
+func (r *runner) owes(s *session) bool {
+	for _, u := range r.unanswered {
+		if u.session == s && u.notif.PID == r.notif.PID {
+			return true
+		}
+	}
+	return false
+}
+
+// remade looks for a call of the same thread whose answer nobody took. If this
+// one is that call made anew it returns its response; otherwise what was done
+// is undone, before this call is looked at.
+func (r *runner) remade(req *emulators.Request) (resp emulators.Response, same bool) {
+	for i, u := range r.unanswered {
+		if u.session != r.session || u.notif.PID != r.notif.PID {
+			continue
+		}
+		r.unanswered = append(r.unanswered[:i], r.unanswered[i+1:]...)
+		defer u.session.unhold()
+		if u.notif.Data == r.notif.Data && r.guard(func() { same = u.resp.Repeats(req) }) && same {
+			return u.resp, true
+		}
+		r.undo(u)
+		return emulators.Response{}, false
+	}
+	return emulators.Response{}, false
+}
+
+// expire undoes what nobody came back for; all of it with a time of -1. It
+// returns how long the next may wait, -1 for ever.
+func (r *runner) expire(now int64) time.Duration {
+	for len(r.unanswered) > 0 {
+		u := r.unanswered[0] // the oldest
+		if now >= 0 && now < u.until {
+			return time.Duration(u.until - now)
+		}
+		r.unanswered = r.unanswered[1:]
+		r.undo(u)
+		u.session.unhold()
+	}
+	return -1
+}
+
+func (r *runner) undo(u *unanswered) {
+	r.guard(func() { u.resp.Finish(false) })
+}
+
+// guard runs an emulator's code outside of a call; a panic is its own.
+func (r *runner) guard(f func()) (ok bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.d.fail(&panicked{value: p, stack: debug.Stack()})
+			ok = false
+		}
+	}()
+	f()
+	return true
+}
+
+// after runs what comes after an answer, or keeps it for the call made anew.
+func (r *runner) after(resp *emulators.Response, delivered bool, out *Outcome) {
+	if !delivered && out.Outcome == metrics.Gone && r.keep(resp) {
+		return
+	}
+	r.finish(resp, delivered, out)
+}

@@ -1,0 +1,13 @@
+package agent
+
+import (
+	"github.com/callgate/callgate/emulators"
+	"github.com/callgate/callgate/emulators/mknod"
+)
+
+// Kinds are the emulators that callgate comes with. A new one is a line here.
+func Kinds() []emulators.Kind {
+	return []emulators.Kind{
+		mknod.Kind(),
+	}
+}
