@@ -29,12 +29,11 @@ build: setup ## build bin/callgate
 run: build ## show callgate at work in an unprivileged container (as root)
 	demo/run.sh ./$(BIN)/callgate
 
-# The integration tests compare the host's mounts before and after, and other
-# packages' tests would take the machine's two CPUs from them: one by one.
+# The integration tests start what takes a machine's two CPUs: not beside others.
 .PHONY: test
 test: setup ## all tests with the race detector; a test that is skipped fails (as root)
 	CALLGATE_TEST_REQUIRE=all go test -race -count=1 -timeout 20m $$(go list ./... | grep -v /integration)
-	CALLGATE_TEST_REQUIRE=all go test -race -count=1 -timeout 20m ./integration/...
+	CALLGATE_TEST_REQUIRE=all go test -race -count=1 -p 1 -timeout 20m ./integration/...
 
 .PHONY: unit
 unit: setup ## the tests that start no containers

@@ -75,8 +75,9 @@ func ReturnFile(f tracee.Handle, flags DescriptorFlags) Response {
 func Continue() Response { return Response{action: ActionContinue} }
 
 // After has f called once the answer was given, or could not be (delivered
-// false: the caller was killed, or a signal took it out of the call and the
-// call will be made anew). It is the place to undo what nobody will learn of,
+// false: a signal took the caller out of the call, and the call will be made
+// anew). For a caller that was killed delivered is true: the kernel, too, would
+// have finished the call, and what was done stands. It is the place to undo what nobody will learn of,
 // and to let go of what the undoing needs. It runs on the thread that Emulate
 // ran on, before the next call of this caller is looked at.
 func (r Response) After(f func(delivered bool)) Response {

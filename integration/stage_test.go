@@ -54,6 +54,10 @@ var shared struct {
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	if err := need.OwnMounts(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	dir, err := makeDir()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

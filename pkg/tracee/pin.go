@@ -145,6 +145,19 @@ func (p *pin) asleep() (bool, error) {
 	return n > 0 && buf[0] != '0', nil
 }
 
+// taskStat parses fields 9 (flags) and 31 (signal) of proc_pid_stat(5). The
+// name, field 2, may hold anything, parentheses and spaces included.
+func taskStat(text []byte) (flags, pending uint64, ok bool) {
+	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
+	const first = 3 // the field that follows the name
+	if len(fields) <= 31-first {
+		return 0, 0, false
+	}
+	flags, err1 := strconv.ParseUint(string(fields[9-first]), 10, 64)
+	pending, err2 := strconv.ParseUint(string(fields[31-first]), 10, 64)
+	return flags, pending, err1 == nil && err2 == nil
+}
+
 var errNamespaceLink = errors.New("namespace link reads like none")
 
 // namespace is the inode number of one of the thread's namespaces: what

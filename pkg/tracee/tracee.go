@@ -142,6 +142,30 @@ func (t *Tracee) Asleep() bool {
 	return asleep || err != nil
 }
 
+// Dying says whether the caller was killed: it is gone, on its way out, or has
+// SIGKILL pending (which is what every signal becomes that ends a process
+// without a core dump). Unlike the other looks it is for a caller that waits no
+// more, moments ago though it was: it goes by the thread's number.
+func (t *Tracee) Dying() bool {
+	f, err := t.proc.open(t.tid, "stat", unix.O_RDONLY)
+	if err != nil {
+		return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH)
+	}
+	defer f.Close()
+	var buf [1024]byte // proc_pid_stat(5): 52 numbers and a name of at most 64
+	n, err := unix.Pread(f.FD(), buf[:], 0)
+	if err != nil {
+		return errors.Is(err, unix.ESRCH)
+	}
+	flags, pending, ok := taskStat(buf[:n])
+	const (
+		exiting = 0x4 // PF_EXITING, linux/sched.h
+		kill    = 1 << (unix.SIGKILL - 1)
+	)
+	// A group's death puts SIGKILL among the pending signals of each thread.
+	return ok && (flags&exiting != 0 || pending&kill != 0)
+}
+
 // UserNamespace identifies the caller's user namespace: the one in which its
 // capabilities mean anything.
 func (t *Tracee) UserNamespace() (pidfd.NSID, error) {

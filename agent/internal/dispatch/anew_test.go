@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 
@@ -158,6 +159,53 @@ func TestKilled(t *testing.T) {
 				eventually(t, "end of the listener", func() bool { return s.Listeners() == 0 && s.ended("c") })
 				if n := s.InFlight(); n != 0 {
 					t.Errorf("%d calls in flight", n)
+				}
+			})
+		}
+	}
+}
+
+// TestKilledStands: what was done for a caller that was killed is not undone,
+// as little as the kernel undoes it; what was done for one that a signal took
+// out of its call, and that does not come back with it, is.
+func TestKilledStands(t *testing.T) {
+	for name, worker := range map[string]bool{"hurry": false, "worker": true} {
+		for _, killed := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, killed %t", name, killed), func(t *testing.T) {
+				s := newStage(t)
+				child := notifytest.Start(t, notifytest.Options{})
+				in, out := make(chan struct{}), make(chan struct{})
+				stands := make(chan bool, 2)
+				first := true
+				s.serve(s.container("c", emulator(func(_ context.Context, req *emulators.Request) (emulators.Response, error) {
+					if worker && req.Patience() == emulators.Hurry {
+						return emulators.Response{}, emulators.ErrBlocks
+					}
+					if !first {
+						return emulators.Return(2), nil
+					}
+					first = false
+					if _, err := req.Caller().Status(); err != nil {
+						return emulators.Response{}, err
+					}
+					in <- struct{}{}
+					<-out
+					return emulators.Return(1).After(func(delivered bool) { stands <- delivered }).
+						Repeating(func() {}, func(*emulators.Request) bool { return false }), nil
+				})), child.Listener)
+				child.Go(t, unix.SYS_MKNODAT)
+				within(t, "call", in)
+				if killed {
+					child.Kill()
+				} else {
+					child.Signal(t, unix.SIGURG)
+				}
+				close(out)
+				if got := within(t, "end of the call", stands); got != killed {
+					t.Errorf("what was done stands: %t", got)
+				}
+				if !killed {
+					child.Result(t)
 				}
 			})
 		}

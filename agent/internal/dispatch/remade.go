@@ -1,11 +1,15 @@
 package dispatch
 
 import (
+	"errors"
 	"runtime/debug"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/callgate/callgate/agent/internal/metrics"
 	"github.com/callgate/callgate/emulators"
+	"github.com/callgate/callgate/pkg/pidfd"
 	"github.com/callgate/callgate/pkg/seccompnotify"
 )
 
@@ -21,7 +25,8 @@ type unanswered struct {
 	session *session // held
 	notif   seccompnotify.Notification
 	resp    emulators.Response
-	until   int64 // monotonic
+	until   int64     // monotonic
+	caller  *pidfd.FD // owned; nil if it could not be had
 }
 
 const (
@@ -41,9 +46,18 @@ func (r *runner) keep(resp *emulators.Response) bool {
 	if !r.guard(resp.Keep) {
 		return false
 	}
+	// Of a thread that has died meanwhile there is none to be had, and of
+	// another that has its number already there is one that lives: what was
+	// done is then undone, the same as without.
+	caller, err := pidfd.OpenThread(int(r.notif.PID))
+	if errors.Is(err, unix.ESRCH) {
+		r.guard(func() { resp.Finish(true) })
+		return true
+	}
 	r.session.hold()
 	r.unanswered = append(r.unanswered, &unanswered{
 		session: r.session, notif: r.notif, resp: *resp, until: r.d.monotonic() + int64(graceTime),
+		caller: caller,
 	})
 	return true
 }
@@ -70,6 +84,7 @@ func (r *runner) remade(req *emulators.Request) (resp emulators.Response, same b
 		r.unanswered = append(r.unanswered[:i], r.unanswered[i+1:]...)
 		defer u.session.unhold()
 		if u.notif.Data == r.notif.Data && r.guard(func() { same = u.resp.Repeats(req) }) && same {
+			u.close()
 			return u.resp, true
 		}
 		r.undo(u)
@@ -93,8 +108,22 @@ func (r *runner) expire(now int64) time.Duration {
 	return -1
 }
 
+// undo takes back what was done, unless the caller has been killed.
 func (r *runner) undo(u *unanswered) {
-	r.guard(func() { u.resp.Finish(false) })
+	stands := false
+	if u.caller != nil {
+		alive, err := u.caller.Alive()
+		stands = err == nil && !alive
+	}
+	u.close()
+	r.guard(func() { u.resp.Finish(stands) })
+}
+
+func (u *unanswered) close() {
+	if u.caller != nil {
+		_ = u.caller.Close() // only says that it was closed before
+		u.caller = nil
+	}
 }
 
 // guard runs an emulator's code outside of a call; a panic is its own.
@@ -109,10 +138,17 @@ func (r *runner) guard(f func()) (ok bool) {
 	return true
 }
 
-// after runs what comes after an answer, or keeps it for the call made anew.
+// after runs what comes after an answer, or keeps it for the call made anew. A
+// caller that was killed makes no call anew, and the kernel would have finished
+// what it was doing: that stands. To undo it could only harm others, who may
+// have seen it, removed it and made their own in its place.
 func (r *runner) after(resp *emulators.Response, delivered bool, out *Outcome) {
-	if !delivered && out.Outcome == metrics.Gone && r.keep(resp) {
-		return
+	if !delivered && out.Outcome == metrics.Gone && resp.Undoable() {
+		if r.caller.Dying() {
+			delivered = true
+		} else if r.keep(resp) {
+			return
+		}
 	}
 	r.finish(resp, delivered, out)
 }
