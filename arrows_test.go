@@ -36,6 +36,7 @@ func layers() []layer {
 		{"emulators/", []string{"emulators", "emulators/emulatortest", "pkg/"}},
 		{"hooks/", []string{"hooks/", "pkg/"}},
 		{"pkg/tracee", []string{"pkg/pidfd", "pkg/seccompnotify", "pkg/seccompnotify/notifytest"}},
+		{"pkg/mnt", []string{"pkg/tracee", "pkg/seccompnotify/notifytest"}},
 		{"pkg/", nil},
 		{"bench", []string{"bench/", "agent", "emulators", "emulators/", "hooks/", "pkg/"}},
 		// Black box: what it tests it starts.

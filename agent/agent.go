@@ -19,6 +19,7 @@ import (
 	"github.com/callgate/callgate/agent/internal/control"
 	"github.com/callgate/callgate/agent/internal/dispatch"
 	"github.com/callgate/callgate/agent/internal/eventlog"
+	"github.com/callgate/callgate/agent/internal/events"
 	"github.com/callgate/callgate/agent/internal/intake"
 	"github.com/callgate/callgate/agent/internal/metrics"
 	"github.com/callgate/callgate/agent/internal/unixsock"
@@ -74,6 +75,7 @@ type Agent struct {
 	proc    *tracee.Proc
 	metrics *metrics.Metrics
 	calls   *eventlog.Log
+	events  events.Hub
 	serving atomic.Pointer[dispatch.Dispatcher]
 
 	mu         sync.Mutex // guards the rest
@@ -142,8 +144,9 @@ func (a *Agent) Serve(ctx context.Context) (err error) {
 	}()
 
 	failed := make(chan error, 2)
-	server := control.New(control.Options{Gatherer: a.metrics.Gatherer(), Containers: a.Containers})
+	server := control.New(control.Options{Gatherer: a.metrics.Gatherer(), Containers: a.Containers, Events: &a.events})
 	defer server.Close()
+	defer a.events.Close()
 	if err := a.listenControl(server, &background, failed); err != nil {
 		return err
 	}
@@ -208,11 +211,17 @@ func (a *Agent) dispatchOptions() dispatch.Options {
 			CallTimeout:         limits.CallTimeout,
 		},
 		Reactors: a.reactors(),
-		Report:   a.calls.Call,
+		Report:   a.report,
 		Fail:     func(err error) { go a.log.WithError(err).Error("agent is in trouble") },
 		Anchor:   anchor.FromCaller,
 		Ended:    a.ended,
 	}
+}
+
+// report tells of a call, on the thread that carried it out.
+func (a *Agent) report(o dispatch.Outcome) {
+	a.calls.Call(o)
+	a.events.Publish(&o)
 }
 
 func (a *Agent) reactors() int {

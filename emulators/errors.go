@@ -18,6 +18,7 @@ var ErrBlocks = tracee.ErrBlocks
 type Denied struct {
 	Errno  syscall.Errno // what the caller gets; EPERM if 0
 	Reason string        // what the log says; no text of the caller's
+	Detail string        // what it is about; may be the caller's text
 	// ByKernel leaves it to the kernel to refuse, with the errno that it would
 	// have given: it looks at the arguments first. Only for a call that the
 	// caller's own rights do not suffice for, whatever it changes meanwhile.

@@ -110,6 +110,16 @@ func (r *Request) Read(i int, p []byte) error {
 	return nil
 }
 
+// ReadUpTo fills p from where argument i points to as far as memory is there,
+// and says how far; [BadArgument] EFAULT if none is.
+func (r *Request) ReadUpTo(i int, p []byte) (int, error) {
+	n, err := r.call.Caller.ReadUpTo(r.call.Args[i], p)
+	if err != nil {
+		return 0, r.argument(i, "read memory", err)
+	}
+	return n, nil
+}
+
 // Dir refers to the directory that the dirfd in argument i names: the caller's
 // working directory for AT_FDCWD. [BadArgument] with EBADF or ENOTDIR. The
 // caller of Dir closes the handle.
@@ -186,6 +196,10 @@ func (r *Request) Require(capability int, name string) error {
 	}
 	return nil
 }
+
+// InUserNamespace says whether the container has a user namespace that is not
+// the agent's.
+func (r *Request) InUserNamespace() bool { return r.call.Container.UserNamespace != r.call.Host }
 
 // Deny is policy's no, to a call that the kernel asks a capability in the
 // initial user namespace for. Where the caller is in another the kernel

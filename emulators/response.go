@@ -30,6 +30,7 @@ type Response struct {
 	errno   syscall.Errno
 	file    tracee.Handle
 	cloexec bool
+	detail  string
 	after   func(delivered bool)
 	kept    func()
 	repeats func(*Request) bool
@@ -52,6 +53,16 @@ func Fail(errno syscall.Errno) Response {
 	}
 	return Response{action: ActionFail, errno: errno}
 }
+
+// Explain adds what the log and the trace shall say besides the errno: the
+// kernel's own words. It may hold the caller's text.
+func (r Response) Explain(detail string) Response {
+	r.detail = detail
+	return r
+}
+
+// Detail is what [Response.Explain] was given.
+func (r *Response) Detail() string { return r.detail }
 
 // DescriptorFlags are those of a descriptor that is given to a caller.
 type DescriptorFlags int

@@ -7,7 +7,9 @@ packages=(
 	# cgo and libseccomp
 	gcc libc6-dev pkg-config libseccomp-dev
 	# the containers of the demonstration and of the integration tests
-	busybox-static util-linux runc crun podman e2fsprogs
+	busybox-static util-linux runc crun podman
+	# the filesystems that they mount
+	e2fsprogs xfsprogs btrfs-progs squashfs-tools erofs-utils fuse2fs
 	# the linter of shell scripts
 	shellcheck
 )

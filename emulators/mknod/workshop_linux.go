@@ -2,14 +2,13 @@ package mknod
 
 import (
 	"errors"
-	"fmt"
 	"os"
-	"runtime"
 	"strconv"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/callgate/callgate/pkg/mnt"
 	"github.com/callgate/callgate/pkg/tracee"
 )
 
@@ -20,10 +19,9 @@ import (
 // node needs it, and goes with the last container that needed it.
 type workshop struct {
 	mu      sync.Mutex // guards the rest
-	ns      tracee.Handle
-	dir     tracee.Handle
+	room    *mnt.Room
 	next    int
-	benches int // in use; the handles are open while there are any
+	benches int // in use; the room is open while there are any
 }
 
 // bench is one container's part of the workshop.
@@ -50,77 +48,12 @@ const (
 func (w *workshop) bench() *bench { return &bench{shop: w} }
 
 // open makes the workshop.
-func (w *workshop) open() error {
+func (w *workshop) open() (err error) {
 	if w.benches > 0 {
 		return nil
 	}
-	failed := make(chan error)
-	go func() {
-		// Never unlocked: a thread in a mount namespace of its own is for
-		// nobody else, and ends with this goroutine.
-		runtime.LockOSThread()
-		failed <- w.build()
-	}()
-	if err := <-failed; err != nil {
-		w.close()
-		return fmt.Errorf("make a place for device nodes: %w", err)
-	}
-	return nil
-}
-
-func (w *workshop) close() {
-	w.ns.Close()
-	w.dir.Close()
-}
-
-func (w *workshop) build() error {
-	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		return os.NewSyscallError("unshare CLONE_NEWNS", err)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return os.NewSyscallError("mount MS_PRIVATE", err)
-	}
-	ns, err := unix.Open("/proc/thread-self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return &os.PathError{Op: "open", Path: "/proc/thread-self/ns/mnt", Err: err}
-	}
-	w.ns = tracee.NewHandle(ns)
-	dir, err := newTmpfs(map[string]string{"mode": "0700"})
-	if err != nil {
-		return err
-	}
-	w.dir = tracee.NewHandle(dir)
-	// Anywhere: it becomes the root at once.
-	err = unix.MoveMount(dir, "", unix.AT_FDCWD, "/proc", unix.MOVE_MOUNT_F_EMPTY_PATH)
-	if err != nil {
-		return os.NewSyscallError("move_mount", err)
-	}
-	if err := unix.Fchdir(dir); err != nil {
-		return os.NewSyscallError("fchdir", err)
-	}
-	// pivot_root(2), NOTES: the old root ends up over the new one, and goes.
-	if err := unix.PivotRoot(".", "."); err != nil {
-		return os.NewSyscallError("pivot_root", err)
-	}
-	return os.NewSyscallError("umount2", unix.Unmount(".", unix.MNT_DETACH))
-}
-
-func newTmpfs(options map[string]string) (int, error) {
-	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return -1, os.NewSyscallError("fsopen", err)
-	}
-	defer func() { _ = unix.Close(fs) }()
-	for key, value := range options {
-		if err := unix.FsconfigSetString(fs, key, value); err != nil {
-			return -1, os.NewSyscallError("fsconfig "+key, err)
-		}
-	}
-	if err := unix.FsconfigCreate(fs); err != nil {
-		return -1, os.NewSyscallError("fsconfig create", err)
-	}
-	dir, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
-	return dir, os.NewSyscallError("fsmount", err)
+	w.room, err = mnt.OpenRoom()
+	return err
 }
 
 // open makes the bench: a tmpfs of its own in the workshop, so that a container
@@ -140,7 +73,7 @@ func (b *bench) open(thread *tracee.Thread) error {
 	if err := b.set(thread); err != nil {
 		b.dir.Close()
 		if b.shop.benches == 0 {
-			b.shop.close()
+			b.shop.room.Close()
 		}
 		return err
 	}
@@ -153,17 +86,12 @@ func (b *bench) open(thread *tracee.Thread) error {
 func (b *bench) set(thread *tracee.Thread) error {
 	b.name = strconv.Itoa(b.shop.next)
 	b.shop.next++
-	fd, err := newTmpfs(map[string]string{"mode": "0700", "nr_inodes": strconv.Itoa(maxInodes), "size": "1M"})
-	if err != nil {
+	var err error
+	if b.dir, err = mnt.Tmpfs(mnt.TmpfsOptions{Bytes: 1 << 20, Inodes: maxInodes}); err != nil {
 		return err
 	}
-	b.dir = tracee.NewHandle(fd)
-	return thread.InMounts(&b.shop.ns, func() error {
-		if err := unix.Mkdirat(b.shop.dir.FD(), b.name, 0o700); err != nil {
-			return os.NewSyscallError("mkdirat", err)
-		}
-		err := unix.MoveMount(fd, "", b.shop.dir.FD(), b.name, unix.MOVE_MOUNT_F_EMPTY_PATH)
-		return os.NewSyscallError("move_mount", err)
+	return thread.InMounts(b.shop.room.Namespace(), func() error {
+		return b.shop.room.Mount(&b.dir, b.name)
 	})
 }
 
@@ -183,7 +111,7 @@ func (b *bench) device(thread *tracee.Thread, mode, dev, uid, gid uint32) (trace
 	}
 	b.nodes = append(b.nodes, name)
 	var tree tracee.Handle
-	err = thread.InMounts(&b.shop.ns, func() error {
+	err = thread.InMounts(b.shop.room.Namespace(), func() error {
 		if len(b.nodes) > maxNodes {
 			_ = unix.Unlinkat(b.dir.FD(), b.nodes[0], 0)
 			b.nodes = append(b.nodes[:0], b.nodes[1:]...)
@@ -242,27 +170,8 @@ func (b *bench) close() error {
 	b.shop.mu.Lock()
 	defer b.shop.mu.Unlock()
 	if b.shop.benches--; b.shop.benches == 0 {
-		b.shop.close() // and with it the mount namespace, and all in it
+		b.shop.room.Close() // and with it the mount namespace, and all in it
 		return nil
 	}
-	failed := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: see open
-		failed <- b.shop.remove(b.name)
-	}()
-	return <-failed
-}
-
-// remove takes a bench out of the workshop. The thread ends up in there.
-func (w *workshop) remove(name string) error {
-	if err := unix.Unshare(unix.CLONE_FS); err != nil {
-		return os.NewSyscallError("unshare CLONE_FS", err)
-	}
-	if err := unix.Setns(w.ns.FD(), unix.CLONE_NEWNS); err != nil {
-		return os.NewSyscallError("setns CLONE_NEWNS", err)
-	}
-	if err := unix.Unmount("/"+name, unix.MNT_DETACH); err != nil {
-		return os.NewSyscallError("umount2", err)
-	}
-	return os.NewSyscallError("unlinkat", unix.Unlinkat(w.dir.FD(), name, unix.AT_REMOVEDIR))
+	return b.shop.room.Unmount(b.name)
 }

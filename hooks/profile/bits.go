@@ -21,7 +21,7 @@ func (b bits) contains(o bits) bool {
 	return b.mask&^o.mask == 0 && (b.value^o.value)&b.mask == 0
 }
 
-// others gives sets that together hold exactly the values in none of the given ones. They may overlap each other. For S_IFCHR and S_IFBLK
+// others gives sets that together hold exactly the values in none of the given ones. They may overlap each other, and none can be left out. For S_IFCHR and S_IFBLK
 // these are three, not the fourteen remaining types: bit 15 set, bit 13 clear, bit 12 set.
 func others(sets []bits) []bits {
 	out := []bits{{}} // everything
@@ -40,7 +40,46 @@ func others(sets []bits) []bits {
 		}
 		out = widest(next)
 	}
-	return out
+	return needed(out)
+}
+
+// needed leaves out the sets that others cover together, keeping the order. A program tests set after set, so each costs time: "PRIVATE,
+// and bit 31 is clear" and "SLAVE, and bit 31 is clear" are both inside "PRIVATE without SLAVE", "SLAVE without PRIVATE" and one of the two.
+func needed(sets []bits) []bits {
+	out := slices.Clone(sets)
+	for i := 0; i < len(out); {
+		if rest := slices.Delete(slices.Clone(out), i, i+1); covered(out[i], rest) {
+			out = rest
+		} else {
+			i++
+		}
+	}
+	return slices.Clip(out)
+}
+
+// covered tells whether every value of b is in one of the sets.
+func covered(b bits, sets []bits) bool {
+	for i, set := range sets {
+		if set.contains(b) {
+			return true
+		}
+		if _, ok := b.intersect(set); !ok {
+			continue
+		}
+		// The part of b that is outside the set, cut into disjoint pieces, has to be in the sets that follow.
+		inside := b
+		for bit := uint64(1) << 63; bit != 0; bit >>= 1 {
+			if set.mask&^inside.mask&bit == 0 {
+				continue
+			}
+			if !covered(bits{inside.mask | bit, inside.value | ^set.value&bit}, sets[i+1:]) {
+				return false
+			}
+			inside = bits{inside.mask | bit, inside.value | set.value&bit}
+		}
+		return true
+	}
+	return false
 }
 
 // widest leaves out the sets that are inside another one, keeping the order.

@@ -37,9 +37,14 @@ func interceptions() map[string]interception {
 			{name: "mknodat", arg: 2, match: deviceNodes(3)},
 		}},
 		"mount": {
-			calls: []call{{name: "mount", arg: 3, match: newMounts()}},
+			calls: []call{{name: "mount", arg: 3, match: agentMounts()}},
 			// util-linux tries fsopen(2) first and goes on to mount(2) on no other error than ENOSYS.
-			enosys: []string{"fsopen", "fsconfig", "fsmount", "fspick", "move_mount", "open_tree", "mount_setattr"},
+			//
+			// open_tree_attr (Linux 6.15) has its name in libseccomp since 2.6.1. Before, runc and crun pass over it (crun refuses it if told
+			// run.oci.seccomp_fail_unknown_syscall, and the built-in base with it) and it gets the default action. That is enough: an error is
+			// a refusal, and where all is allowed the kernel's checks stand. It changes what the caller may change of a mount, or gives a copy
+			// of one that the caller has, which no call here lets it attach.
+			enosys: []string{"fsopen", "fsconfig", "fsmount", "fspick", "move_mount", "open_tree", "open_tree_attr", "mount_setattr"},
 		},
 	}
 }
@@ -59,17 +64,32 @@ func deviceNodes(dev uint) []match {
 	}
 }
 
-// newMounts holds for mount(2) where it makes a new mount of a filesystem (fs/namespace.c, path_mount), not where it changes or moves one.
-func newMounts() []match {
+// agentMounts holds for mount(2) where the agent has work: where a filesystem is mounted, and where a remount needs more than the caller has. Binds,
+// moves and changes of propagation stay with the kernel, and with what the base says about them: one that refuses mount(2) goes on refusing these.
+//
+// The cases are those of fs/namespace.c, path_mount, which looks for a remount first, whatever else is set, and for a new mount last. They are
+// disjoint, as libseccomp 2.5.4 decides by the order of the rules where two overlap.
+//
+// Without the magic number below, path_mount says EINVAL to any bit from 31 up (MS_NOUSER is an int and sign-extended). Such calls are notified like
+// those without, and the agent has to say the same.
+func agentMounts() []match {
 	const (
-		changes     = unix.MS_REMOUNT | unix.MS_BIND | unix.MS_MOVE
+		remount     = unix.MS_REMOUNT | unix.MS_BIND // both: of one mount; REMOUNT alone: of its superblock
+		changes     = remount | unix.MS_MOVE
 		propagation = unix.MS_SHARED | unix.MS_PRIVATE | unix.MS_SLAVE | unix.MS_UNBINDABLE
+		locked      = unix.MS_NOSUID | unix.MS_NODEV
 	)
 	return []match{
 		{bits: bits{changes | propagation, 0}},
 		// Programs from before Linux 2.4 and those written like them set a magic number in the upper half, two bits of which now mean MS_PRIVATE
-		// and MS_SLAVE. The kernel removes it, and with it the whole half.
+		// and MS_SLAVE. The kernel removes it, and with it the whole half. Below, the upper half plays no part.
 		{bits: bits{changes | unix.MS_MGC_MSK, unix.MS_MGC_VAL}},
+		// The kernel wants CAP_SYS_ADMIN over the superblock's user namespace, which is the initial one for what the agent mounted.
+		{bits: bits{remount, unix.MS_REMOUNT}},
+		// The agent's mounts have nosuid and nodev locked, and the kernel refuses a remount that leaves one of them out. As two cases: without
+		// nosuid; with nosuid, without nodev.
+		{bits: bits{remount | unix.MS_NOSUID, remount}},
+		{bits: bits{remount | locked, remount | unix.MS_NOSUID}},
 	}
 }
 

@@ -32,6 +32,31 @@ func (t *Tracee) ReadMemory(addr uint64, p []byte) error {
 	return nil
 }
 
+// ReadUpTo fills p from the caller's memory at addr as far as there is any, as
+// the kernel copies the data of mount(2): EFAULT only if there is none at all.
+func (t *Tracee) ReadUpTo(addr uint64, p []byte) (int, error) {
+	total := 0
+	for total < len(p) {
+		step := min(int(pageSize-(addr%pageSize)), len(p)-total)
+		n, err := t.readv(addr, p[total:total+step])
+		if gone := t.waiting(); gone != nil {
+			return 0, gone
+		}
+		if err != nil && err != unix.EFAULT {
+			return 0, err
+		}
+		total += n
+		if err != nil || n < step {
+			break
+		}
+		addr += uint64(step)
+	}
+	if total == 0 && len(p) > 0 {
+		return 0, unix.EFAULT
+	}
+	return total, nil
+}
+
 // ReadString reads a string of less than limit bytes that ends with a NUL. A
 // string that runs into memory that is not there gives EFAULT, one without an
 // end within limit bytes [ErrTooLong]; it is never cut. It reads up to the

@@ -70,3 +70,22 @@ func (t *Tracee) statmount(mount uint64) (bool, error) {
 		return false, fmt.Errorf("statmount: %w", errno)
 	}
 }
+
+// nsGetUserNS is NS_GET_USERNS of linux/nsfs.h, Linux 4.9.
+const nsGetUserNS = 0xb701
+
+// Owner identifies the user namespace that a namespace belongs to: the one in
+// which its privileges count. EPERM if that is outside of the supervisor's.
+func Owner(ns *Handle) (pidfd.NSID, error) {
+	fd, err := unix.IoctlRetInt(ns.FD(), nsGetUserNS)
+	if err != nil {
+		return pidfd.NSID{}, fmt.Errorf("ioctl NS_GET_USERNS: %w", err)
+	}
+	owner := NewHandle(fd) // close-on-exec: open_namespace of fs/nsfs.c
+	defer owner.Close()
+	st, err := owner.Stat()
+	if err != nil {
+		return pidfd.NSID{}, err
+	}
+	return pidfd.NSID{Dev: st.Dev, Ino: st.Ino}, nil
+}

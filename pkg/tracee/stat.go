@@ -23,6 +23,8 @@ type Stat struct {
 	// Born is the time of birth in nanoseconds, which tells an inode from the
 	// next one of the same number; 0 where the filesystem keeps none.
 	Born int64
+	// MountRoot says that the file is the root of its mount (Linux 5.8).
+	MountRoot bool
 }
 
 // Stat describes the file that the handle refers to.
@@ -54,15 +56,16 @@ func statAt(dir int, name string, flags int) (Stat, error) {
 		break
 	}
 	return Stat{
-		MountID: st.Mnt_id,
-		Unique:  st.Mask&unix.STATX_MNT_ID_UNIQUE != 0,
-		Type:    uint32(st.Mode) & unix.S_IFMT,
-		Mode:    uint32(st.Mode) &^ unix.S_IFMT,
-		UID:     st.Uid,
-		GID:     st.Gid,
-		Dev:     unix.Mkdev(st.Dev_major, st.Dev_minor),
-		Ino:     st.Ino,
-		Rdev:    unix.Mkdev(st.Rdev_major, st.Rdev_minor),
-		Born:    st.Btime.Sec*1e9 + int64(st.Btime.Nsec),
+		MountID:   st.Mnt_id,
+		Unique:    st.Mask&unix.STATX_MNT_ID_UNIQUE != 0,
+		Type:      uint32(st.Mode) & unix.S_IFMT,
+		Mode:      uint32(st.Mode) &^ unix.S_IFMT,
+		UID:       st.Uid,
+		GID:       st.Gid,
+		Dev:       unix.Mkdev(st.Dev_major, st.Dev_minor),
+		Ino:       st.Ino,
+		Rdev:      unix.Mkdev(st.Rdev_major, st.Rdev_minor),
+		MountRoot: st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0,
+		Born:      st.Btime.Sec*1e9 + int64(st.Btime.Nsec),
 	}, nil
 }

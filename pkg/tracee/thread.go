@@ -49,11 +49,12 @@ type Thread struct {
 // standing are the capabilities that a Thread keeps whoever it is.
 const standing = Capabilities(1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID | 1<<unix.CAP_SYS_PTRACE)
 
-// Home is where Threads come back to: the root directory and the mount
-// namespace that the program has. One serves any number of Threads.
+// Home is where Threads come back to: the root directory, the mount namespace
+// and the network namespace that the program has. One serves any number of Threads.
 type Home struct {
-	root   Handle
-	mounts Handle
+	root    Handle
+	mounts  Handle
+	network Handle
 }
 
 // OpenHome takes the calling thread's, which must not be changed yet.
@@ -67,13 +68,20 @@ func OpenHome() (*Home, error) {
 		root.Close()
 		return nil, err
 	}
-	return &Home{root: root, mounts: mounts}, nil
+	network, err := openat(unix.AT_FDCWD, "/proc/thread-self/ns/net", unix.O_RDONLY)
+	if err != nil {
+		root.Close()
+		mounts.Close()
+		return nil, err
+	}
+	return &Home{root: root, mounts: mounts, network: network}, nil
 }
 
 // Close gives back what it holds; no Thread of it may be used after.
 func (h *Home) Close() {
 	h.root.Close()
 	h.mounts.Close()
+	h.network.Close()
 }
 
 // NewThread makes the calling OS thread one, with a home that it borrows. The
@@ -191,6 +199,27 @@ func (t *Thread) InMounts(ns *Handle, f func() error) error {
 			return os.NewSyscallError("setns CLONE_NEWNS", err)
 		}
 		defer func() { err = t.goBack(err) }()
+		return f()
+	})
+}
+
+// InNetwork runs f with the thread in the network namespace ns and puts it
+// back. It may be used within InMounts.
+func (t *Thread) InNetwork(ns *Handle, f func() error) error {
+	return t.Privileged(func() (err error) {
+		if err := unix.Setns(ns.FD(), unix.CLONE_NEWNET); err != nil {
+			return os.NewSyscallError("setns CLONE_NEWNET", err)
+		}
+		defer func() {
+			back := t.limit(^Capabilities(0))
+			if back == nil {
+				back = os.NewSyscallError("setns CLONE_NEWNET", unix.Setns(t.home.network.FD(), unix.CLONE_NEWNET))
+			}
+			if back != nil {
+				t.broken = true
+				err = errors.Join(err, fmt.Errorf("%w: %w", ErrThread, back))
+			}
+		}()
 		return f()
 	})
 }

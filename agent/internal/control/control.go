@@ -11,6 +11,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/callgate/callgate/agent/internal/events"
 )
 
 // Container is one line of GET /v1/containers.
@@ -27,6 +29,7 @@ type Container struct {
 type Options struct {
 	Gatherer   prometheus.Gatherer
 	Containers func() []Container
+	Events     *events.Hub // borrowed; who closes it ends the streams
 }
 
 // Server serves any number of sockets.
@@ -51,6 +54,7 @@ func New(o Options) *Server {
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(o.Containers()) // as above
 	})
+	all.HandleFunc("GET /v1/events", stream(o.Events))
 	const patience = 10 * time.Second
 	return &Server{
 		full:    http.Server{Handler: all, ReadHeaderTimeout: patience},

@@ -22,6 +22,7 @@ type Outcome struct {
 	ID        uint64 // of the notification
 	Outcome   metrics.Outcome
 	Reason    string        // policy's
+	Detail    string        // the kernel's words, or what policy's are about; may be the caller's text
 	Errno     syscall.Errno // the caller's answer; 0 for a success
 	Err       error         // ours
 	Took      time.Duration
@@ -33,7 +34,7 @@ func judge(resp *emulators.Response, err error, out *Outcome) {
 	var argument emulators.BadArgument
 	switch {
 	case err == nil:
-		out.Errno = resp.Errno()
+		out.Errno, out.Detail = resp.Errno(), clip(resp.Detail())
 		out.Outcome = metrics.Answered
 		switch resp.Action() {
 		case emulators.ActionContinue:
@@ -46,6 +47,7 @@ func judge(resp *emulators.Response, err error, out *Outcome) {
 		out.Outcome = metrics.Gone
 	case errors.As(err, &denied):
 		out.Outcome, out.Reason, out.Errno = metrics.Denied, denied.Reason, denied.Errno
+		out.Detail = clip(denied.Detail)
 		if denied.ByKernel {
 			*resp = emulators.Continue()
 			return
@@ -59,6 +61,15 @@ func judge(resp *emulators.Response, err error, out *Outcome) {
 		out.Errno = unix.EPERM
 	}
 	*resp = emulators.Fail(out.Errno)
+}
+
+// clip bounds text that a caller may have written.
+func clip(text string) string {
+	const most = 512
+	if len(text) <= most {
+		return text
+	}
+	return text[:most] + "…"
 }
 
 // panicked is the error of an emulator that panicked.

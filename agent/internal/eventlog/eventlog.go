@@ -47,7 +47,7 @@ func New(out *logrus.Logger) *Log {
 // Call leaves a line about a call, if anybody wants to read it. It never
 // blocks: where there is no room the line is lost, and counted.
 func (l *Log) Call(o dispatch.Outcome) {
-	if !l.out.IsLevelEnabled(level(o.Outcome)) {
+	if !l.out.IsLevelEnabled(level(&o)) {
 		return
 	}
 	select {
@@ -57,11 +57,11 @@ func (l *Log) Call(o dispatch.Outcome) {
 	}
 }
 
-func level(o metrics.Outcome) logrus.Level {
-	switch o {
-	case metrics.Failed:
+func level(o *dispatch.Outcome) logrus.Level {
+	switch {
+	case o.Outcome == metrics.Failed:
 		return logrus.ErrorLevel
-	case metrics.Denied:
+	case o.Outcome == metrics.Denied, o.Detail != "":
 		return logrus.InfoLevel
 	default:
 		return logrus.DebugLevel
@@ -95,7 +95,7 @@ func (l *Log) write(o *dispatch.Outcome) {
 		"outcome":   o.Outcome.String(),
 		"took":      o.Took.Round(100 * time.Nanosecond).String(),
 	}
-	at := level(o.Outcome)
+	at := level(o)
 	if at <= logrus.InfoLevel {
 		lim := l.limiter(o.Container)
 		if !lim.rate.Allow() {
@@ -112,6 +112,9 @@ func (l *Log) write(o *dispatch.Outcome) {
 	}
 	if o.Reason != "" {
 		fields["reason"] = o.Reason
+	}
+	if o.Detail != "" {
+		fields["detail"] = o.Detail
 	}
 	if o.Errno != 0 {
 		fields["errno"] = o.Errno.Error()

@@ -42,22 +42,29 @@ func (c Call) word(off uint32) (uint32, error) {
 
 // Run gives the value that the program returns for a call: a SECCOMP_RET_* action in the upper 16 bits, its data in the lower.
 func Run(prog []unix.SockFilter, call Call) (uint32, error) {
+	ret, _, err := Count(prog, call)
+	return ret, err
+}
+
+// Count is Run that also gives the number of instructions carried out, the return among them: what the filter costs this call.
+func Count(prog []unix.SockFilter, call Call) (ret uint32, executed int, err error) {
 	var m machine
 	for pc := 0; pc < len(prog); pc++ {
 		in := prog[pc]
+		executed++
 		if in.Code == unix.BPF_RET|unix.BPF_K {
-			return in.K, nil
+			return in.K, executed, nil
 		}
 		if in.Code == unix.BPF_RET|unix.BPF_A {
-			return m.a, nil
+			return m.a, executed, nil
 		}
 		skip, err := m.step(in, call)
 		if err != nil {
-			return 0, fmt.Errorf("instruction %d: %w", pc, err)
+			return 0, executed, fmt.Errorf("instruction %d: %w", pc, err)
 		}
 		pc += int(skip)
 	}
-	return 0, fmt.Errorf("ran past the end")
+	return 0, executed, fmt.Errorf("ran past the end")
 }
 
 type machine struct {

@@ -1,0 +1,89 @@
+package mount
+
+import (
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/callgate/callgate/pkg/tracee"
+)
+
+// kernelLog reads what the kernel logs about a device from some moment on: the
+// filesystems whose words are not in their context (ext4, xfs, btrfs) write
+// them there. A nil one has nothing to say.
+type kernelLog struct {
+	fd     tracee.Handle
+	device string
+}
+
+// openKernelLog begins now. nil where there is no log to be read.
+func openKernelLog(device string) *kernelLog {
+	if device == "" {
+		return nil
+	}
+	fd, err := unix.Open("/dev/kmsg", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	l := &kernelLog{fd: tracee.NewHandle(fd), device: device}
+	if _, err := unix.Seek(fd, 0, unix.SEEK_END); err != nil {
+		l.close()
+		return nil
+	}
+	return l
+}
+
+func (l *kernelLog) close() {
+	if l != nil {
+		l.fd.Close()
+	}
+}
+
+const (
+	maxRecords = 256 // that are read
+	maxWords   = 4   // that are kept: the last say what it was
+)
+
+// since returns the records about the device, separated by "; ".
+func (l *kernelLog) since() string {
+	if l == nil {
+		return ""
+	}
+	var words []string
+	var buf [8192]byte // one record a read; a longer one gives EINVAL
+	for range maxRecords {
+		n, err := unix.Read(l.fd.FD(), buf[:])
+		if err == unix.EPIPE || err == unix.EINTR || err == unix.EINVAL {
+			continue // some were overwritten
+		}
+		if err != nil || n <= 0 {
+			break
+		}
+		if text := message(string(buf[:n])); mentions(text, l.device) {
+			words = append(words, text)
+		}
+	}
+	return strings.Join(words[max(0, len(words)-maxWords):], "; ")
+}
+
+// message is the text of a record: "PREFIX;TEXT\n KEY=VALUE\n…" (dev-kmsg of
+// the kernel's Documentation/ABI).
+func message(record string) string {
+	_, text, _ := strings.Cut(record, ";")
+	text, _, _ = strings.Cut(text, "\n")
+	return text
+}
+
+// mentions says whether a message is about a device: loop1 is not in "loop10".
+func mentions(text, device string) bool {
+	for rest := text; ; {
+		at := strings.Index(rest, device)
+		if at < 0 {
+			return false
+		}
+		rest = rest[at+len(device):]
+		if rest == "" || (rest[0] < '0' || rest[0] > '9') && (rest[0] < 'a' || rest[0] > 'z') {
+			return true
+		}
+	}
+}

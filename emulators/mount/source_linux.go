@@ -1,0 +1,165 @@
+package mount
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/callgate/callgate/emulators"
+	"github.com/callgate/callgate/pkg/tracee"
+)
+
+// origin is what is to be mounted: a block device, an image, or a name that
+// means something to the filesystem only.
+type origin struct {
+	given string // the caller's word for it
+	name  string // the path that the container sees; "" if it is no file
+	file  tracee.Handle
+	stat  tracee.Stat
+}
+
+func (o *origin) isDevice() bool { return o.stat.Type == unix.S_IFBLK }
+func (o *origin) isImage() bool  { return o.stat.Type == unix.S_IFREG }
+
+var errNoSource = errors.New("no source is given")
+
+// find looks the source up as the caller would.
+func (m *mounter) find() error {
+	o := &m.from
+	if !onDevice(m.fstype) {
+		return nil
+	}
+	if o.given == "" {
+		return &failure{doing: errNoSource.Error(), err: unix.EINVAL}
+	}
+	thread := m.req.Thread()
+	at, done, err := m.lookup(o.given)
+	if err != nil {
+		return err
+	}
+	o.file, err = thread.Open(&m.who, at, o.given, unix.O_PATH)
+	done()
+	if err != nil {
+		return &failure{doing: "look up source", err: errnoOf(err)}
+	}
+	if o.stat, err = o.file.Stat(); err != nil {
+		return err
+	}
+	switch {
+	case o.isDevice():
+		var fs unix.Statfs_t
+		if err := unix.Fstatfs(o.file.FD(), &fs); err != nil {
+			return os.NewSyscallError("fstatfs", err)
+		}
+		if fs.Flags&unix.ST_NODEV != 0 { // may_open_dev of fs/namei.c
+			return &failure{doing: "use source", err: unix.EACCES, detail: "device node is on a mount with nodev"}
+		}
+	case o.isImage():
+	default:
+		return &failure{doing: "use source", err: unix.ENOTBLK}
+	}
+	o.name, err = m.emulator.bench.shop.name(thread, at.Root, &o.file)
+	return err
+}
+
+// matches says whether a rule is about the source.
+func (m *mounter) matches(r *rule) bool {
+	o := &m.from
+	switch {
+	case o.isDevice():
+		return r.allowsDevice(o.stat.Rdev, o.name)
+	case o.isImage():
+		return r.allowsImage(o.name)
+	default:
+		return r.allowsName(o.given)
+	}
+}
+
+// choose finds the first rule that allows source, flags and options. Where none
+// does it is the first rule about the source that says why.
+func (m *mounter) choose(rules []*rule) error {
+	var no error
+	for _, r := range rules {
+		if !m.matches(r) {
+			continue
+		}
+		err := r.allowsFlags(m.call.flags)
+		for _, p := range m.params {
+			if err == nil {
+				err = r.allowsParameter(p)
+			}
+		}
+		if err == nil {
+			m.rule = r
+			return nil
+		}
+		if no == nil {
+			no = err
+		}
+	}
+	if no != nil {
+		return no
+	}
+	if m.from.isImage() && !anyLoop(rules) {
+		return &failure{doing: "use source", err: unix.ENOTBLK, detail: "source is a regular file, and policy has no loop: true for the type"}
+	}
+	return m.deny("policy allows no such source", m.describe())
+}
+
+func anyLoop(rules []*rule) bool {
+	for _, r := range rules {
+		if r.Loop {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *mounter) describe() string {
+	if m.from.isDevice() {
+		return fmt.Sprintf("b %d:%d %s", unix.Major(m.from.stat.Rdev), unix.Minor(m.from.stat.Rdev), m.from.name)
+	}
+	if m.from.name != "" {
+		return m.from.name
+	}
+	return m.from.given
+}
+
+// deny is policy's no, left to the kernel where that says the same.
+func (m *mounter) deny(reason, detail string) error {
+	err := m.req.Deny(reason)
+	var denied emulators.Denied
+	if errors.As(err, &denied) {
+		denied.Detail = detail
+		return denied
+	}
+	return err
+}
+
+// networked are filesystems that come from a network, whether or not their
+// modules are loaded yet.
+var networked = map[string]bool{
+	"nfs": true, "nfs4": true, "cifs": true, "smb3": true, "9p": true, "ceph": true, "afs": true, "coda": true, "gfs2": false,
+}
+
+// onDevice says whether a type of filesystem is read from a block device.
+func onDevice(fstype string) bool {
+	if net, known := networked[fstype]; known {
+		return !net
+	}
+	f, err := os.Open("/proc/filesystems")
+	if err != nil {
+		return true
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if name, nodev := strings.CutPrefix(lines.Text(), "nodev\t"); nodev && name == fstype {
+			return false
+		}
+	}
+	return true // also what is not loaded yet
+}

@@ -1,0 +1,252 @@
+package mount
+
+import (
+	"errors"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/callgate/callgate/pkg/mnt"
+	"github.com/callgate/callgate/pkg/tracee"
+)
+
+// workshop is where filesystems are made: a mount namespace without any of the
+// host's files, in which the kernel looks up the sources that it is given. It
+// is made when the first mount needs it, and goes with the last container that
+// needed it.
+type workshop struct {
+	mu      sync.Mutex // guards the rest
+	room    *mnt.Room
+	sealer  *mnt.Sealer
+	fds     tracee.Handle // /proc/self/fd
+	benches int           // in use; the rest is open while there are any
+
+	next atomic.Uint64
+}
+
+// bench is one container's use of the workshop.
+type bench struct {
+	shop *workshop
+	// born is a mount id that was new when the container was registered; the
+	// container's own mounts have higher ones. 0 if it is not known.
+	born uint64
+
+	mu    sync.Mutex // guards the rest; taken before the workshop's
+	ready bool
+	done  bool
+}
+
+func (w *workshop) bench() *bench { return &bench{shop: w, born: newestMount()} }
+
+// newestMount makes a mount that nobody sees and returns its id.
+func newestMount() uint64 {
+	tree, err := mnt.Tmpfs(mnt.TmpfsOptions{})
+	if err != nil {
+		return 0 // an agent without the rights for that has none to mount with
+	}
+	defer tree.Close()
+	st, err := tree.Stat()
+	if err != nil || !st.Unique {
+		return 0
+	}
+	return st.MountID
+}
+
+// open sees to it that the workshop is there for as long as the bench is.
+func (b *bench) open() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.done:
+		return os.ErrClosed
+	case b.ready:
+		return nil
+	}
+	if err := b.shop.enter(); err != nil {
+		return err
+	}
+	b.ready = true
+	return nil
+}
+
+func (b *bench) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.done = true
+	if b.ready {
+		b.ready = false
+		b.shop.leave()
+	}
+}
+
+func (w *workshop) enter() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.benches == 0 {
+		if err := w.build(); err != nil {
+			w.dismantle()
+			return err
+		}
+	}
+	w.benches++
+	return nil
+}
+
+func (w *workshop) leave() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.benches--; w.benches == 0 {
+		w.dismantle()
+	}
+}
+
+func (w *workshop) build() (err error) {
+	fds, err := unix.Open("/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: "/proc/self/fd", Err: err}
+	}
+	w.fds = tracee.NewHandle(fds)
+	if w.room, err = mnt.OpenRoom(); err != nil {
+		return err
+	}
+	w.sealer, err = mnt.OpenSealer(w.room)
+	return err
+}
+
+func (w *workshop) dismantle() {
+	if w.sealer != nil {
+		w.sealer.Close()
+	}
+	if w.room != nil {
+		w.room.Close()
+	}
+	w.fds.Close()
+	w.sealer, w.room = nil, nil
+}
+
+// name is what the thread, with its root at a caller's, calls the file behind
+// h: the path that the container sees. "" if there is none.
+func (w *workshop) name(thread *tracee.Thread, root, h *tracee.Handle) (string, error) {
+	var buf [tracee.PathMax]byte
+	n := 0
+	err := thread.In(root, func() (err error) {
+		n, err = unix.Readlinkat(w.fds.FD(), strconv.Itoa(h.FD()), buf[:])
+		return os.NewSyscallError("readlinkat", err)
+	})
+	if err != nil {
+		return "", err
+	}
+	name := string(buf[:n])
+	// Also "(unreachable)…" and "… (deleted)", which a glob might take for a name.
+	if n == len(buf) || !strings.HasPrefix(name, "/") || strings.HasSuffix(name, " (deleted)") {
+		return "", nil
+	}
+	return name, nil
+}
+
+// jail is a root directory with one device node in it, for the time that a
+// filesystem is made: no path of a container's or of an option's leads anywhere
+// else from there, and the node is the agent's.
+type jail struct {
+	dir  tracee.Handle
+	made []string // below dir, the youngest last
+}
+
+// within runs f on a thread that is in a jail with the device under a name.
+func (w *workshop) within(thread *tracee.Thread, name string, dev uint64, f func() error) error {
+	return thread.InMounts(w.room.Namespace(), func() (err error) {
+		own := "jail" + strconv.FormatUint(w.next.Add(1), 10)
+		top := w.room.Dir().FD()
+		if err := unix.Mkdirat(top, own, 0o700); err != nil {
+			return os.NewSyscallError("mkdirat", err)
+		}
+		j := &jail{}
+		defer func() {
+			j.clear()
+			err = errors.Join(err, os.NewSyscallError("unlinkat", unix.Unlinkat(top, own, unix.AT_REMOVEDIR)))
+		}()
+		fd, err := unix.Openat(top, own, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return os.NewSyscallError("openat", err)
+		}
+		j.dir = tracee.NewHandle(fd)
+		if dev != 0 {
+			if err := j.node(name, dev); err != nil {
+				return err
+			}
+		}
+		if err := unix.Fchdir(fd); err != nil {
+			return os.NewSyscallError("fchdir", err)
+		}
+		if err := unix.Chroot("."); err != nil {
+			return os.NewSyscallError("chroot", err)
+		}
+		return f()
+	})
+}
+
+// node makes a block device under an absolute name.
+func (j *jail) node(name string, dev uint64) error {
+	below := strings.TrimPrefix(name, "/")
+	for i := range len(below) {
+		if below[i] != '/' {
+			continue
+		}
+		if err := unix.Mkdirat(j.dir.FD(), below[:i], 0o700); err != nil {
+			return os.NewSyscallError("mkdirat", err)
+		}
+		j.made = append(j.made, below[:i])
+	}
+	if err := unix.Mknodat(j.dir.FD(), below, unix.S_IFBLK|0o600, int(dev)); err != nil {
+		return os.NewSyscallError("mknodat", err)
+	}
+	j.made = append(j.made, below)
+	return nil
+}
+
+// clear takes everything away. What fails leaves a name on a tmpfs of the
+// agent's own.
+func (j *jail) clear() {
+	for i := len(j.made) - 1; i >= 0; i-- {
+		flags := unix.AT_REMOVEDIR
+		if i == len(j.made)-1 {
+			flags = 0
+		}
+		if unix.Unlinkat(j.dir.FD(), j.made[i], flags) != nil {
+			_ = unix.Unlinkat(j.dir.FD(), j.made[i], flags^unix.AT_REMOVEDIR)
+		}
+	}
+	j.dir.Close()
+}
+
+// maxDepth bounds the directories that a jail gets.
+const maxDepth = 8
+
+// presentable says whether a device can stand in a jail under the name that the
+// caller has for it, which is what /proc/mounts then shows.
+func presentable(name string) bool {
+	if len(name) < 2 || name[0] != '/' || path.Clean(name) != name || strings.Count(name, "/") > maxDepth {
+		return false
+	}
+	for part := range strings.SplitSeq(name[1:], "/") {
+		if len(part) > unix.NAME_MAX {
+			return false
+		}
+	}
+	return true
+}
+
+// kernelName is what the kernel calls a block device, in its messages and in
+// /dev: "" if it has none such.
+func kernelName(dev uint64) string {
+	link, err := os.Readlink("/sys/dev/block/" + strconv.Itoa(int(unix.Major(dev))) + ":" + strconv.Itoa(int(unix.Minor(dev))))
+	if err != nil {
+		return ""
+	}
+	return path.Base(link)
+}
