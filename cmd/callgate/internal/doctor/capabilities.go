@@ -23,14 +23,16 @@ func capabilities() []capability {
 		{bit: unix.CAP_SYS_PTRACE, name: "CAP_SYS_PTRACE", required: true, cost: "callers' memory, directories and descriptors cannot be reached"},
 		{bit: unix.CAP_SETUID, name: "CAP_SETUID", required: true, cost: "nothing can be done in a caller's name"},
 		{bit: unix.CAP_SETGID, name: "CAP_SETGID", required: true, cost: "nothing can be done in a caller's name"},
-		{bit: unix.CAP_MKNOD, name: "CAP_MKNOD", required: true, cost: "mknod, the one emulator there is, makes no devices"},
-		{bit: unix.CAP_SYS_ADMIN, name: "CAP_SYS_ADMIN", cost: "no device opens on filesystems of a container's own user namespace; callgate run does not work"},
+		{bit: unix.CAP_MKNOD, name: "CAP_MKNOD", required: true, cost: "mknod makes no devices"},
+		{bit: unix.CAP_SYS_ADMIN, name: "CAP_SYS_ADMIN", cost: "mount does not work; no device opens on filesystems of a container's own user namespace; callgate run does not work"},
 		{bit: unix.CAP_SYS_CHROOT, name: "CAP_SYS_CHROOT", cost: "paths with .. or absolute links in them fail, as does what CAP_SYS_ADMIN is for"},
 		{bit: unix.CAP_DAC_OVERRIDE, name: "CAP_DAC_OVERRIDE", cost: "callers that may override file permissions cannot"},
 		{bit: unix.CAP_DAC_READ_SEARCH, name: "CAP_DAC_READ_SEARCH", cost: "callers that may search any directory cannot, unless they have CAP_DAC_OVERRIDE"},
 		{bit: unix.CAP_CHOWN, name: "CAP_CHOWN", cost: "no device opens on filesystems of a container's own user namespace"},
 		{bit: unix.CAP_FOWNER, name: "CAP_FOWNER", cost: "no device opens on filesystems of a container's own user namespace"},
 		{bit: unix.CAP_FSETID, name: "CAP_FSETID", cost: "new nodes lose their setgid bit where the caller could keep it"},
+		{bit: unix.CAP_KILL, name: "CAP_KILL", cost: "mount's FUSE programs cannot be ended before their mounts are"},
+		{bit: unix.CAP_SYSLOG, name: "CAP_SYSLOG", cost: "with kernel.dmesg_restrict the kernel's words about a filesystem are not in callgate's log"},
 		{bit: unix.CAP_SETPCAP, name: "CAP_SETPCAP", cost: "nothing: there is another way for what it is used for"},
 	}
 }

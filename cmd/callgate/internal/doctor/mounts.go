@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/callgate/callgate/pkg/mnt"
 	"github.com/callgate/callgate/pkg/pidfd"
 	"github.com/callgate/callgate/pkg/tracee"
 )
@@ -29,7 +30,23 @@ func mountProbes() []probe {
 		},
 		{
 			id: "mount.idmap", title: "idmapped mounts (5.12)", try: idmappedMount,
-			cost: "callgate run cannot give its container a root filesystem that the host's root owns",
+			cost: "mount shifts no ids; callgate run cannot give its container a root filesystem that the host's root owns",
+		},
+		{
+			id: "mount.seal", title: "mount flags that a container cannot clear", try: sealedMount,
+			cost: "mount refuses containers with a user namespace of their own, unless policy lifts nosuid and nodev",
+		},
+		{
+			id: "mount.loop", title: "loop devices for images", try: device("/dev/loop-control"),
+			cost: "mount cannot do loop: true",
+		},
+		{
+			id: "mount.fuse", title: "FUSE", try: device("/dev/fuse"),
+			cost: "mount cannot do via: fuse",
+		},
+		{
+			id: "mount.kmsg", title: "the kernel's log", try: readable("/dev/kmsg"),
+			cost: "why the kernel refuses a filesystem is not in callgate's log, where only the kernel's own has it (ext4, xfs, btrfs)",
 		},
 		{
 			id: "mknod", title: "a device node can be made and opened", required: true, try: deviceNode,
@@ -197,4 +214,45 @@ func userNamespace(pid int) (int, error) {
 	}
 	defer func() { _ = fd.Close() }()
 	return fd.Namespace(pidfd.NSUser)
+}
+
+// sealedMount makes what the mount emulator needs to lock a mount's flags.
+func sealedMount(context.Context) finding {
+	room, err := mnt.OpenRoom()
+	if err != nil {
+		return unsure(err)
+	}
+	defer room.Close()
+	sealer, err := mnt.OpenSealer(room)
+	if err != nil {
+		return tell(err, unix.ENOSPC, unix.EPERM) // user.max_user_namespaces is 0
+	}
+	sealer.Close()
+	return yes("")
+}
+
+// device looks whether there is one.
+func device(path string) func(context.Context) finding {
+	return func(context.Context) finding {
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil {
+			return tell(&os.PathError{Op: "stat", Path: path, Err: err}, unix.ENOENT)
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFCHR {
+			return no("not a device")
+		}
+		return yes("")
+	}
+}
+
+// readable looks whether a file can be opened.
+func readable(path string) func(context.Context) finding {
+	return func(context.Context) finding {
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return tell(&os.PathError{Op: "open", Path: path, Err: err}, unix.ENOENT, unix.EPERM, unix.EACCES)
+		}
+		_ = unix.Close(fd)
+		return yes("")
+	}
 }
