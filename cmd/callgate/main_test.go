@@ -130,7 +130,7 @@ func TestUsage(t *testing.T) {
 
 func TestHelp(t *testing.T) {
 	out := callgateRan(t, "--help").fine(t)
-	for _, name := range []string{"agent", "run", "profile", "check", "ps", "doctor", "version"} {
+	for _, name := range []string{"agent", "run", "profile", "check", "ps", "trace", "doctor", "version"} {
 		if !strings.Contains(out, "\n  "+name+" ") {
 			t.Errorf("help does not list %s:\n%s", name, out)
 		}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"text/tabwriter"
 	"time"
@@ -49,12 +48,8 @@ func psCommand() *cobra.Command {
 }
 
 func containers(ctx context.Context, socket string) ([]served, error) {
-	client := http.Client{
-		Timeout: 10 * time.Second,
-		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-		}},
-	}
+	client := controlClient(socket)
+	client.Timeout = 10 * time.Second
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://callgate/v1/containers", nil)
 	if err != nil {
 		return nil, err
@@ -76,7 +71,7 @@ func printContainers(out io.Writer, list []served) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "CONTAINER\tPROFILE\tLISTENERS\tANSWERED\tDENIED\tFAILED\tIN FLIGHT")
 	for _, c := range list {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\n", c.ID, c.Profile, c.Listeners,
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\n", name(c.ID), name(c.Profile), c.Listeners,
 			c.Calls["answered"]+c.Calls["continued"], c.Calls["denied"], c.Calls["failed"]+c.Calls["invalid"], c.InFlight)
 	}
 	return w.Flush()

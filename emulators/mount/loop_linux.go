@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,6 +30,9 @@ type loopDevice struct {
 	name   string // in /dev
 	dev    uint64
 	image  string // what sysfs says is attached
+
+	file     tracee.Stat
+	writable bool
 }
 
 func (d *loopDevice) close() { d.fd.Close() }
@@ -47,6 +51,9 @@ func (l *loops) attach(m *mounter) (loopDevice, error) {
 	if l.count() >= m.emulator.policy.maxLoops() {
 		return loopDevice{}, emulators.Denied{Reason: "container has as many loop devices as policy allows (maxLoops)"}
 	}
+	if l.conflicts(&m.from.stat, writable) {
+		return loopDevice{}, &failure{doing: "attach loop device", err: unix.EBUSY, detail: "image is mounted already, and one of the two could write to it"}
+	}
 	var d loopDevice
 	err = m.req.Thread().Privileged(func() (err error) {
 		d, err = newLoop(file.FD(), writable, m.rule.DirectIO)
@@ -56,20 +63,26 @@ func (l *loops) attach(m *mounter) (loopDevice, error) {
 		d.close()
 		return loopDevice{}, err
 	}
-	l.attached = append(l.attached, loopDevice{number: d.number, image: d.image})
+	entry := d
+	entry.fd, entry.file, entry.writable = tracee.Handle{}, m.from.stat, writable
+	l.attached = append(l.attached, entry)
 	return d, nil
+}
+
+// conflicts says whether an image has a device already and one of the two is
+// for writing: two filesystems on the same blocks would spoil each other, which
+// the kernel sees only where they are on one device (and mount(8) where it
+// makes the devices).
+func (l *loops) conflicts(image *tracee.Stat, writable bool) bool {
+	return slices.ContainsFunc(l.attached, func(d loopDevice) bool {
+		return d.file.Dev == image.Dev && d.file.Ino == image.Ino && (writable || d.writable)
+	})
 }
 
 // count forgets the devices that are no more, or somebody else's.
 func (l *loops) count() int {
-	kept := l.attached[:0]
-	for _, d := range l.attached {
-		if attachedImage(d.number) == d.image {
-			kept = append(kept, d)
-		}
-	}
-	l.attached = kept
-	return len(kept)
+	l.attached = slices.DeleteFunc(l.attached, func(d loopDevice) bool { return attachedImage(d.number) != d.image })
+	return len(l.attached)
 }
 
 // openImage opens the image as the caller would, for writing if that is wanted

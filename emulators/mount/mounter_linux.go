@@ -187,7 +187,11 @@ func (m *mounter) make(ctx context.Context) (tracee.Handle, error) {
 	}
 	name, dev := m.from.name, m.from.stat.Rdev
 	if m.from.isImage() {
-		device, err := m.emulator.loops.attach(m)
+		var device loopDevice
+		err := untilFree(ctx, func() (err error) {
+			device, err = m.emulator.loops.attach(m)
+			return err
+		})
 		if err != nil {
 			return tracee.Handle{}, err
 		}

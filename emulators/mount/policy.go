@@ -91,7 +91,7 @@ func (r *rule) Validate() error {
 		return errors.New("type: missing, want a filesystem's name, such as ext4")
 	case strings.ContainsAny(r.Type, " \t\n,/"):
 		return fmt.Errorf("type: %q is no filesystem's name", r.Type)
-	case kernelsOwn[r.Type]:
+	case kernelsOwn[base(r.Type)]:
 		return fmt.Errorf("type: a user namespace mounts %s by itself, it needs no rule (bind, remount, move and propagation neither)", r.Type)
 	case r.Via == viaFUSE && strings.TrimSpace(r.Program) == "":
 		return errors.New("program: missing, via: fuse wants the host's FUSE program, such as fuse2fs")

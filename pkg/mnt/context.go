@@ -65,9 +65,9 @@ func (c *Context) Create() error {
 			return nil
 		case unix.EINTR:
 			continue
-		case unix.EOPNOTSUPP, unix.EINVAL:
-			// Not known before 6.6, or this filesystem's own verdict; then it gives
-			// it once more. A context that has failed once gives EBUSY.
+		case unix.EOPNOTSUPP:
+			// Not known before 6.6, or this filesystem's own verdict: a context that
+			// has failed once gives EBUSY.
 			err := unix.FsconfigCreate(c.fd.FD())
 			if err == unix.EBUSY {
 				err = errno

@@ -82,6 +82,8 @@ func TestPaths(t *testing.T) {
 		{"GET", open + "/metrics", 200},
 		{"GET", open + "/healthz", 200},
 		{"GET", open + "/v1/containers", 404}, // not for everybody
+		{"GET", open + "/v1/events", 404},
+		{"POST", control + "/v1/events", 405},
 		{"GET", open + "/v1/", 404},
 		{"GET", open + "/metrics/../v1/containers", 404},
 	} {

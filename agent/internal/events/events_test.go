@@ -120,6 +120,7 @@ func TestLossWakes(t *testing.T) {
 	s := subscribe(t, &h, "")
 	h.publishIDs("c", 0, room+1)
 	told(t, s)
+	<-s.wake
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	next := make(chan Event)
