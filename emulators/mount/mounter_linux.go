@@ -3,6 +3,9 @@ package mount
 import (
 	"context"
 	"errors"
+	"os"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -26,11 +29,35 @@ type mounter struct {
 	who    tracee.Actor
 	from   origin
 	rule   *rule
+	// warning is for the operator, about a mount that was made all the same.
+	warning string
 
 	ns     tracee.Handle // the caller's mount namespace
 	user   tracee.Handle // its user namespace
 	target tracee.Handle
-	made   tracee.Stat // the mount's root, once it is mounted
+	made   identity
+}
+
+// identity tells a mount from others: by the numbers of its root, or where only
+// the container may ask for those (FUSE) by the mount's.
+type identity struct {
+	mount    uint64
+	unique   bool // no other mount ever has the number
+	dev, ino uint64
+}
+
+func (m *mounter) identify(h *tracee.Handle) (id identity, err error) {
+	if m.rule.Via == viaKernel {
+		st, err := h.Stat()
+		return identity{mount: st.MountID, unique: st.Unique, dev: st.Dev, ino: st.Ino}, err
+	}
+	text, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(h.FD()))
+	for line := range strings.Lines(string(text)) {
+		if number, ok := strings.CutPrefix(line, "mnt_id:"); ok { // proc_pid_fdinfo(5)
+			id.mount, err = strconv.ParseUint(strings.TrimSpace(number), 10, 64)
+		}
+	}
+	return id, err
 }
 
 func (m *mounter) close() {
@@ -80,7 +107,7 @@ func (m *mounter) run(ctx context.Context, rules []*rule) (emulators.Response, e
 	if err != nil {
 		return no, err
 	}
-	return emulators.Return(0).After(func(delivered bool) {
+	return emulators.Return(0).Explain(m.warning).After(func(delivered bool) {
 		if !delivered {
 			m.undo()
 		}
@@ -208,7 +235,7 @@ func (m *mounter) make(ctx context.Context) (tracee.Handle, error) {
 
 // attach puts the mount where the caller wants it.
 func (m *mounter) attach(tree *tracee.Handle) (err error) {
-	if m.made, err = tree.Stat(); err != nil {
+	if m.made, err = m.identify(tree); err != nil {
 		return err
 	}
 	err = m.req.Thread().InMounts(&m.ns, func() error {
@@ -219,7 +246,7 @@ func (m *mounter) attach(tree *tracee.Handle) (err error) {
 	})
 	if err == nil {
 		if m.rule.Via == viaKernel {
-			m.emulator.made.learn(m.made.Dev, m.rule)
+			m.emulator.made.learn(m.made.dev, m.rule)
 		}
 		return nil
 	}
@@ -240,8 +267,7 @@ func (m *mounter) undo() {
 		return
 	}
 	defer h.Close()
-	now, err := h.Stat()
-	if err != nil || now.MountID != m.made.MountID || now.Unique != m.made.Unique || now.Dev != m.made.Dev || now.Ino != m.made.Ino {
+	if now, err := m.identify(&h); err != nil || now != m.made {
 		return
 	}
 	// An error leaves the mount, and nobody to tell.

@@ -21,7 +21,7 @@ func (p parameter) String() string {
 var (
 	errQuote = errors.New("quotation mark without its other")
 	errComma = errors.New("comma within a value")
-	errKey   = errors.New("name of an option has other characters than letters, digits and -._+:")
+	errKey   = errors.New("an option's name has characters other than letters, digits and -._+: in it")
 )
 
 // maxParameters bounds a list.

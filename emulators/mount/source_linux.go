@@ -155,7 +155,7 @@ func onDevice(fstype string) bool {
 	if err != nil {
 		return true
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		if name, nodev := strings.CutPrefix(lines.Text(), "nodev\t"); nodev && name == fstype {
 			return false
