@@ -23,7 +23,17 @@
 //
 // A root directory of its own comes before any namespace of the container is
 // entered: whoever is seen by the container is in its grasp, and must have
-// nothing of the host's within reach.
+// nothing of the host's within reach. None of the three can be traced from the
+// container, unless the program is a script or larger than 16 MiB: the image is
+// the container's to see only as the filesystem shows it.
+//
+// What remains to a program that was taken over: the image itself, with some
+// harmless ioctls of block devices; what other users may read in /usr; being the
+// container's root for whoever asks for its user id (it has no sockets but
+// pairs, and no directory in common with anybody); the processor, up to what
+// the cgroup and its parents say, and memory likewise, never more than 4 GiB of
+// addresses; never answering, which whoever uses the mount waits for, in the
+// container only.
 package fuseserver
 
 import (
@@ -66,8 +76,7 @@ type Config struct {
 	// PID is the pid namespace below which the program gets its own; nil means
 	// below the agent's. Below the container's, the program ends with the
 	// container's first process, is seen by the container's processes, and can
-	// be killed by its root. It cannot be traced from there; see the README of
-	// what remains.
+	// be killed by its root.
 	PID *tracee.Handle
 	// Cgroup names the cgroup to make below the agent's own (cgroup v2).
 	Cgroup string
@@ -95,7 +104,8 @@ type Server struct {
 
 const (
 	defaultReady = 10 * time.Second
-	// afterEnd bounds the wait for the program's output once it has ended.
+	// afterEnd bounds the wait for the program's exit status and output once it
+	// has ended.
 	afterEnd = time.Second
 )
 
@@ -126,6 +136,9 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 	defer channel.close()
 	go s.wait()
 	if err := s.handshake(ctx, channel, c.ReadOnly); err != nil {
+		if errors.Is(err, errEnded) {
+			s.settle()
+		}
 		s.Stop()
 		<-s.done
 		s.tree.Close()
@@ -164,6 +177,15 @@ func (s *Server) wait() {
 	_ = s.cmd.Wait() // explain and Done tell
 	s.cgroup.remove()
 	close(s.done)
+}
+
+// settle gives what is ending by itself a moment, so that its exit status is
+// its own.
+func (s *Server) settle() {
+	select {
+	case <-s.done:
+	case <-time.After(afterEnd):
+	}
 }
 
 // explain says why the program did not start. It has ended and been waited for.

@@ -27,7 +27,7 @@ func (s *Server) launch(p *plan) (*channel, error) {
 		return nil, os.NewSyscallError("socketpair", err)
 	}
 	theirs := os.NewFile(uintptr(fds[1]), "fuse-server")
-	defer theirs.Close()
+	defer func() { _ = theirs.Close() }()
 	ours, err := newChannel(fds[0])
 	if err != nil {
 		return nil, err
@@ -37,7 +37,7 @@ func (s *Server) launch(p *plan) (*channel, error) {
 		ours.close()
 		return nil, err
 	}
-	defer user.Close()
+	defer func() { _ = user.Close() }()
 	s.cmd = &exec.Cmd{
 		Path: launcherPath,
 		Args: append(append([]string{}, p.Launcher...), append([]string{"--"}, p.argv...)...),

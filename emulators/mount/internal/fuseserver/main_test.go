@@ -36,33 +36,20 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	launcherDirectory = dir
-	removing := &removeAtEnd{dir}
-	defer removing.remove()
-	// Main exits; the folder is removed by a child that waits for us.
-	removing.start()
-	notifytest.Main(m)
-}
-
-// removeAtEnd removes a folder when this process has ended.
-type removeAtEnd struct{ dir string }
-
-func (r *removeAtEnd) start() {
+	// Main exits, so that a child removes the folder, when the pipe ends with us.
 	in, out, err := os.Pipe()
 	if err != nil {
 		panic(err)
 	}
-	cmd := exec.Command("sh", "-c", `cat; rm -rf "$0"`, r.dir)
-	cmd.Stdin = in
-	if err := cmd.Start(); err != nil {
+	remover := exec.Command("sh", "-c", `cat; rm -rf "$0"`, dir)
+	remover.Stdin = in
+	if err := remover.Start(); err != nil {
 		panic(err)
 	}
 	in.Close()
-	keepOpen = out
+	defer out.Close() // keeps it until then
+	notifytest.Main(m)
 }
-
-func (r *removeAtEnd) remove() { os.RemoveAll(r.dir) }
-
-var keepOpen *os.File
 
 func must(tb testing.TB, err error) {
 	tb.Helper()
@@ -87,13 +74,17 @@ func callgate(tb testing.TB) []string {
 
 func need(tb testing.TB, program string) {
 	tb.Helper()
-	if _, err := exec.LookPath(program); err == nil {
-		return
+	if _, err := exec.LookPath(program); err != nil {
+		unavailable(tb, program)
 	}
+}
+
+func unavailable(tb testing.TB, what string) {
+	tb.Helper()
 	if os.Getenv("CALLGATE_TEST_REQUIRE") == "all" {
-		tb.Fatal("needs", program)
+		tb.Fatalf("needs %s", what)
 	}
-	tb.Skip("needs", program)
+	tb.Skipf("needs %s", what)
 }
 
 // container is a process in namespaces of its own, with its user namespace's
@@ -115,19 +106,21 @@ func startContainer(tb testing.TB) *container {
 		Credential: &syscall.Credential{},
 	}
 	must(tb, c.cmd.Start())
-	c.pid = c.cmd.Process.Pid
+	tb.Cleanup(c.kill)
+	c.open(tb, c.cmd.Process.Pid)
+	return c
+}
+
+// open takes hold of the container with that first process.
+func (c *container) open(tb testing.TB, pid int) {
+	tb.Helper()
+	c.pid = pid
 	for name, h := range map[string]*tracee.Handle{"user": &c.user, "net": &c.net, "ipc": &c.ipc, "uts": &c.uts, "pid": &c.pids, "mnt": &c.mounts} {
-		fd, err := unix.Open(fmt.Sprintf("/proc/%d/ns/%s", c.pid, name), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		fd, err := unix.Open(fmt.Sprintf("/proc/%d/ns/%s", pid, name), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		must(tb, err)
 		*h = tracee.NewHandle(fd)
+		tb.Cleanup(h.Close)
 	}
-	tb.Cleanup(func() {
-		c.kill()
-		for _, h := range []*tracee.Handle{&c.user, &c.net, &c.ipc, &c.uts, &c.pids, &c.mounts} {
-			h.Close()
-		}
-	})
-	return c
 }
 
 func (c *container) kill() {
@@ -154,7 +147,7 @@ func (c *container) attach(tb testing.TB, tree tracee.Handle) {
 func (c *container) run(tb testing.TB, id int, command string) (string, error) {
 	tb.Helper()
 	target := strconv.Itoa(c.pid)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(tb.Context(), 20*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "nsenter", "-t", target, "-U", "-m", "-p", "-S", strconv.Itoa(id), "-G", strconv.Itoa(id), "sh", "-c", command)
 	out, err := cmd.CombinedOutput()
@@ -195,12 +188,19 @@ func source(tb testing.TB, path string) *tracee.Handle {
 
 var cgroups int
 
+// launcherEnv is a launcher that there is already.
+const launcherEnv = "CALLGATE_TEST_LAUNCHER"
+
 func (c *container) config(tb testing.TB, path string, program ...string) Config {
 	tb.Helper()
 	cgroups++
+	launcher := []string{os.Getenv(launcherEnv), "fuse-server"}
+	if launcher[0] == "" {
+		launcher = callgate(tb)
+	}
 	return Config{
 		Program: program, Source: source(tb, path), User: &c.user, Net: &c.net, IPC: &c.ipc, UTS: &c.uts, PID: &c.pids,
-		Cgroup: fmt.Sprintf("callgate-fuse-test-%d-%d", os.Getpid(), cgroups), Launcher: callgate(tb),
+		Cgroup: fmt.Sprintf("callgate-fuse-test-%d-%d", os.Getpid(), cgroups), Launcher: launcher,
 	}
 }
 

@@ -103,7 +103,7 @@ func (r *root) fill(p *plan) error {
 	for _, node := range []struct {
 		name string
 		dev  uint64
-	}{{"dev/null", unix.Mkdev(1, 3)}, {"dev/fuse", unix.Mkdev(10, 229)}} {
+	}{{"dev/null", unix.Mkdev(1, 3)}, {"dev/urandom", unix.Mkdev(1, 9)}, {"dev/fuse", unix.Mkdev(10, 229)}} {
 		// The host's own may be for root only.
 		if err := unix.Mknodat(r.dir.FD(), node.name, unix.S_IFCHR|0o666, int(node.dev)); err != nil {
 			return &os.PathError{Op: "mknodat", Path: node.name, Err: err}
@@ -201,7 +201,7 @@ func (r *root) program(p *plan) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	info, err := f.Stat()
 	if err != nil {
 		return err
