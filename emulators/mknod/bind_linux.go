@@ -1,10 +1,8 @@
 package mknod
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -21,7 +19,7 @@ func (m *maker) settleNode() error {
 		return err
 	}
 	defer node.Close()
-	opens, err := m.opens(&node, &st)
+	opens, err := m.req.Thread().DevicesOpen(&node, &st)
 	if err != nil {
 		return m.discard(err)
 	}
@@ -40,36 +38,6 @@ func (m *maker) settleNode() error {
 	}
 	m.req.Container().Mounts.Learn(&m.stat, m.fs, true)
 	return m.bind(&node, st.Mode, &st)
-}
-
-// opens asks the kernel whether a device node opens where this one is, and
-// never opens the device: may_open() of fs/namei.c first refuses device nodes
-// on a filesystem or mount without devices (EACCES), then permissions, which
-// CAP_DAC_OVERRIDE passes, then O_NOATIME to all but the owner (EPERM), and
-// only then is the driver called.
-func (m *maker) opens(node *tracee.Handle, st *tracee.Stat) (bool, error) {
-	stranger := tracee.Identity{FSUID: 65534, FSGID: 65534}
-	if st.UID == stranger.FSUID {
-		stranger.FSUID--
-	}
-	err := m.req.Thread().As(&stranger, tracee.Capability(unix.CAP_DAC_OVERRIDE), func() error {
-		path := "/proc/self/fd/" + strconv.Itoa(node.FD())
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NOATIME|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-		if err == nil {
-			_ = unix.Close(fd)
-		}
-		return err
-	})
-	switch {
-	case errors.Is(err, unix.EPERM):
-		return true, nil
-	case errors.Is(err, unix.EACCES):
-		return false, nil
-	case err == nil:
-		return false, errors.New("ask whether devices open: the node opened for a stranger")
-	default:
-		return false, fmt.Errorf("ask whether devices open: %w", err)
-	}
 }
 
 // bindOverFile is for an overlay of the container's own, on which not even we

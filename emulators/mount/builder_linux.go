@@ -23,7 +23,8 @@ type builder struct {
 // build makes the mount with all flags. The kernel looks the device up by a
 // name that nobody but the agent can change.
 func (b *builder) build(ctx context.Context, name string, dev uint64) (tracee.Handle, error) {
-	if b.from.file.FD() >= 0 && !presentable(name) {
+	// btrfs keeps a list of devices by name for the whole host.
+	if b.from.file.FD() >= 0 && (!presentable(name) || b.fstype == "btrfs") {
 		name = "/dev/" + kernelName(dev)
 		if !presentable(name) {
 			name = "/dev/source"
@@ -82,8 +83,8 @@ func (b *builder) create(name string) (tracee.Handle, error) {
 	if err := b.configure(fs, name); err != nil {
 		return tracee.Handle{}, err
 	}
-	if err := fs.Create(); err != nil {
-		return tracee.Handle{}, b.failed("create filesystem", err, fs)
+	if err := b.superblock(fs, name); err != nil {
+		return tracee.Handle{}, err
 	}
 	forced := b.rule.forced()
 	tree, err := fs.Mount(attributes(forced) | atime(b.call.flags|forced))
@@ -93,11 +94,56 @@ func (b *builder) create(name string) (tracee.Handle, error) {
 	return tree, nil
 }
 
+// superblock has the kernel make the filesystem, on a device that no other
+// filesystem is mounted from: two containers, or one and the host, never share
+// one.
+func (b *builder) superblock(fs *mnt.Context, name string) error {
+	if b.from.file.FD() < 0 {
+		if err := fs.Create(); err != nil {
+			return b.failed("create filesystem", err, fs)
+		}
+		return nil
+	}
+	// Held open meanwhile: the last one to close a device empties its cache.
+	device, err := openDevice(name, 0)
+	if err != nil {
+		return b.failed("open device", err, nil)
+	}
+	defer device.Close()
+	if err := b.selfContained(&device); err != nil {
+		return err
+	}
+	err = fs.CreateExclusive()
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		var alone tracee.Handle
+		if alone, err = openDevice(name, unix.O_EXCL); err == nil {
+			alone.Close()
+			err = fs.Create()
+		}
+	}
+	if err != nil {
+		return b.failed("create filesystem", err, fs)
+	}
+	return nil
+}
+
+// openDevice opens the jail's device. With O_EXCL it gives EBUSY if a
+// filesystem is mounted from it (open(2)).
+func openDevice(name string, flags int) (tracee.Handle, error) {
+	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC|flags, 0)
+	if err != nil {
+		return tracee.Handle{}, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	return tracee.NewHandle(fd), nil
+}
+
 // configure gives the filesystem its source, flags and options. What the rule
 // forces comes last.
 func (b *builder) configure(fs *mnt.Context, name string) error {
-	if err := fs.SetString("source", name); err != nil {
-		return b.failed("set source", err, fs)
+	if name != "" {
+		if err := fs.SetString("source", name); err != nil {
+			return b.failed("set source", err, fs)
+		}
 	}
 	if err := b.setFlags(fs, b.call.flags); err != nil {
 		return err

@@ -28,7 +28,7 @@ var flags = []flag{
 	{name: "nosuid", ms: unix.MS_NOSUID, attr: unix.MOUNT_ATTR_NOSUID, harmless: true, forceable: true},
 	{name: "nodev", ms: unix.MS_NODEV, attr: unix.MOUNT_ATTR_NODEV, harmless: true, forceable: true},
 	{name: "noexec", ms: unix.MS_NOEXEC, attr: unix.MOUNT_ATTR_NOEXEC, harmless: true, forceable: true},
-	{name: "nosymfollow", ms: unix.MS_NOSYMFOLLOW, attr: unix.MOUNT_ATTR_NOSYMFOLLOW, harmless: true, forceable: true},
+	{name: "nosymfollow", ms: unix.MS_NOSYMFOLLOW, attr: unix.MOUNT_ATTR_NOSYMFOLLOW, harmless: true}, // the kernel has no lock for it
 	{name: "relatime", ms: unix.MS_RELATIME, harmless: true},
 	{name: "noatime", ms: unix.MS_NOATIME},
 	{name: "strictatime", ms: unix.MS_STRICTATIME},

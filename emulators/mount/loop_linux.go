@@ -15,7 +15,7 @@ import (
 	"github.com/callgate/callgate/pkg/tracee"
 )
 
-// loops are the loop devices that one container's images got. Safe for
+// loops are the loop devices that the containers' images got. Safe for
 // concurrent use.
 type loops struct {
 	mu       sync.Mutex // guards attached, and is held from the count to the entry
@@ -29,13 +29,33 @@ type loopDevice struct {
 	number int
 	name   string // in /dev
 	dev    uint64
-	image  string // what sysfs says is attached
+	seq    string // tells it from the number's next use
 
+	owner    *bench
 	file     tracee.Stat
 	writable bool
 }
 
 func (d *loopDevice) close() { d.fd.Close() }
+
+// lives says whether the device is in use as it was.
+func (d *loopDevice) lives() bool {
+	folder := "/sys/block/loop" + strconv.Itoa(d.number)
+	if _, err := os.Stat(folder + "/loop/backing_file"); err != nil {
+		return false
+	}
+	return sequence(d.number) == d.seq
+}
+
+// sequence is a number that changes whenever another image is attached (Linux
+// 5.15); "" before.
+func sequence(number int) string {
+	text, err := os.ReadFile("/sys/block/loop" + strconv.Itoa(number) + "/diskseq")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
+}
 
 // attach gives the image that the mounter found a loop device. Whoever asked
 // closes it, after the mount is made.
@@ -48,7 +68,8 @@ func (l *loops) attach(m *mounter) (loopDevice, error) {
 	defer file.Close()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.count() >= m.emulator.policy.maxLoops() {
+	l.attached = slices.DeleteFunc(l.attached, func(d loopDevice) bool { return !d.lives() })
+	if l.count(m.emulator.bench) >= m.emulator.policy.maxLoops() {
 		return loopDevice{}, emulators.Denied{Reason: "container has as many loop devices as policy allows (maxLoops)"}
 	}
 	if l.conflicts(&m.from.stat, writable) {
@@ -63,8 +84,9 @@ func (l *loops) attach(m *mounter) (loopDevice, error) {
 		d.close()
 		return loopDevice{}, err
 	}
+	d.owner, d.file, d.writable = m.emulator.bench, m.from.stat, writable
 	entry := d
-	entry.fd, entry.file, entry.writable = tracee.Handle{}, m.from.stat, writable
+	entry.fd = tracee.Handle{}
 	l.attached = append(l.attached, entry)
 	return d, nil
 }
@@ -79,10 +101,21 @@ func (l *loops) conflicts(image *tracee.Stat, writable bool) bool {
 	})
 }
 
-// count forgets the devices that are no more, or somebody else's.
-func (l *loops) count() int {
-	l.attached = slices.DeleteFunc(l.attached, func(d loopDevice) bool { return attachedImage(d.number) != d.image })
-	return len(l.attached)
+// count is how many devices one container has.
+func (l *loops) count(owner *bench) (n int) {
+	for _, d := range l.attached {
+		if d.owner == owner {
+			n++
+		}
+	}
+	return n
+}
+
+// holds says whether a device is one of these.
+func (l *loops) holds(dev uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.attached, func(d loopDevice) bool { return d.dev == dev && d.lives() })
 }
 
 // openImage opens the image as the caller would, for writing if that is wanted
@@ -122,12 +155,41 @@ func (m *mounter) steady() error {
 		return err
 	}
 	// An overlay has the host's layers, unless the container mounted it.
-	born := m.emulator.bench.born
-	theirs := m.from.stat.Unique && born != 0 && m.from.stat.MountID > born
-	if fs.Local || fs.Magic == unix.OVERLAYFS_SUPER_MAGIC && !theirs {
+	if fs.Local || fs.Magic == unix.OVERLAYFS_SUPER_MAGIC && !m.theirs(&m.from.stat) {
 		return nil
 	}
 	return emulators.Denied{Reason: "image is on a filesystem that a program or a network serves, or that the container put together"}
+}
+
+// steadyTarget refuses a target on a filesystem that a program of the
+// container's serves, or an overlay on one: mounting takes the directory's
+// lock, which the kernel may be holding for that program without end, and a
+// thread that waits for it cannot even be killed.
+func (m *mounter) steadyTarget() error {
+	st, err := m.target.Stat()
+	if err != nil {
+		return err
+	}
+	if !m.theirs(&st) {
+		return nil
+	}
+	fs, err := m.req.Container().Mounts.Look(&m.target, &st, true)
+	if err != nil {
+		return err
+	}
+	inKernel := kernelsMagic[fs.Magic] && fs.Magic != unix.FUSE_SUPER_MAGIC && fs.Magic != unix.OVERLAYFS_SUPER_MAGIC
+	if fs.Local || inKernel {
+		return nil
+	}
+	return emulators.Denied{Reason: "target is on a filesystem that the container serves or put together"}
+}
+
+// theirs says whether a file is on a mount that was made after the container
+// was registered: by itself, as far as anybody can tell. Before Linux 6.8 nobody
+// can, and none is.
+func (m *mounter) theirs(st *tracee.Stat) bool {
+	born := m.emulator.bench.born
+	return st.Unique && born != 0 && st.MountID > born
 }
 
 // reopen opens what was found, and nothing else, with the caller's rights.
@@ -202,18 +264,8 @@ func configureLoop(number, image int, writable, direct bool) (loopDevice, error)
 	if err := unix.IoctlLoopConfigure(fd, &config); err != nil {
 		return d, &failure{doing: "attach loop device", err: errnoOf(err)}
 	}
-	d.image = attachedImage(number)
+	d.seq = sequence(number)
 	return d, nil
-}
-
-// attachedImage is what sysfs calls the image of a loop device; "" if there is
-// none.
-func attachedImage(number int) string {
-	text, err := os.ReadFile("/sys/block/loop" + strconv.Itoa(number) + "/loop/backing_file")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSuffix(string(text), "\n")
 }
 
 // notVerdict keeps an errno about the host's own files from being taken for one

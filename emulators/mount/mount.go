@@ -46,7 +46,6 @@ type emulator struct {
 	policy policy
 	bench  *bench
 	made   made
-	loops  loops
 	served served
 }
 
@@ -88,10 +87,14 @@ func (e *emulator) mount(ctx context.Context, req *emulators.Request, c *call) (
 		return emulators.Response{}, emulators.ErrBlocks
 	}
 	m := mounter{emulator: e, req: req, call: c, fstype: given}
+	done := false
+	defer func() {
+		if !done { // also by a panic
+			m.close()
+		}
+	}()
 	resp, err := m.run(ctx, rules)
-	if err != nil {
-		m.close()
-	}
+	done = err == nil
 	return resp, err
 }
 

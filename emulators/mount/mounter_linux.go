@@ -75,9 +75,6 @@ func (m *mounter) run(ctx context.Context, rules []*rule) (emulators.Response, e
 	if err != nil {
 		return no, err
 	}
-	if err := m.emulator.bench.open(); err != nil {
-		return no, err
-	}
 	if m.who, err = m.req.Caller().Actor(true); err != nil {
 		return no, err
 	}
@@ -85,6 +82,12 @@ func (m *mounter) run(ctx context.Context, rules []*rule) (emulators.Response, e
 		return no, err
 	}
 	if err := m.entitled(); err != nil {
+		return no, err
+	}
+	if err := m.steadyTarget(); err != nil {
+		return no, err
+	}
+	if err := m.emulator.bench.open(); err != nil {
 		return no, err
 	}
 	if m.params, err = parseOptions(text); err != nil {
@@ -216,7 +219,7 @@ func (m *mounter) make(ctx context.Context) (tracee.Handle, error) {
 	if m.from.isImage() {
 		var device loopDevice
 		err := untilFree(ctx, func() (err error) {
-			device, err = m.emulator.loops.attach(m)
+			device, err = m.emulator.bench.shop.loops.attach(m)
 			return err
 		})
 		if err != nil {
@@ -246,7 +249,7 @@ func (m *mounter) attach(tree *tracee.Handle) (err error) {
 	})
 	if err == nil {
 		if m.rule.Via == viaKernel {
-			m.emulator.made.learn(m.made.dev, m.rule)
+			m.emulator.made.learn(m.made, m.rule)
 		}
 		return nil
 	}

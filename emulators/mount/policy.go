@@ -197,7 +197,9 @@ func (r *rule) allowsDevice(dev uint64, name string) bool {
 		if s.device {
 			return s.major.holds(unix.Major(dev)) && s.minor.holds(unix.Minor(dev))
 		}
-		return s.matches(name)
+		// A glob for images, which are the container's own files, is none for
+		// devices that it may have put there.
+		return (!r.Loop || strings.HasPrefix(s.glob, "/dev/")) && s.matches(name)
 	})
 }
 
@@ -224,8 +226,13 @@ func (r *rule) allowsImage(name string) bool {
 // allowsName says whether the rule allows a source that is no file: a network
 // filesystem's.
 func (r *rule) allowsName(name string) bool {
+	if strings.Contains(name, "//") && !strings.HasPrefix(name, "//") || slices.Contains(strings.FieldsFunc(name, isSeparator), "..") {
+		return false // what a glob would take for one folder, and a server for another
+	}
 	return slices.ContainsFunc(r.Source, func(s source) bool { return s.matches(name) })
 }
+
+func isSeparator(c rune) bool { return c == '/' || c == '\\' || c == ':' }
 
 func (s *source) matches(name string) bool {
 	if s.device || name == "" {
@@ -256,10 +263,12 @@ func (o *option) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// never are parameters that name the agent's descriptors, or what is mounted:
-// no policy hands those over to a container.
+// never are parameters that name what is mounted, other devices, the agent's
+// descriptors or security labels: no policy hands those over to a container.
 var never = map[string]bool{
-	"source": true, "fd": true, "rfdno": true, "wfdno": true, "loop": true,
+	"source": true, "unc": true, "prefixpath": true, "devname": true, "loop": true,
+	"fd": true, "rfdno": true, "wfdno": true,
+	"device": true, "journal_dev": true, "journal_path": true, "logdev": true, "rtdev": true,
 	"context": true, "fscontext": true, "defcontext": true, "rootcontext": true,
 }
 

@@ -13,30 +13,72 @@ import (
 	"github.com/callgate/callgate/pkg/tracee"
 )
 
-// made remembers by which rule a filesystem was mounted for the container.
-// Safe for concurrent use.
+// made remembers by which rule the container's mounts were made. Safe for
+// concurrent use.
 type made struct {
-	mu    sync.Mutex // guards rules
-	rules map[uint64]*rule
+	mu     sync.Mutex // guards mounts
+	mounts []madeMount
+}
+
+type madeMount struct {
+	identity
+	rule *rule
 }
 
 // maxMade bounds what is remembered: what is forgotten is the container's own
 // to remount, as far as the kernel lets it.
 const maxMade = 1024
 
-func (t *made) learn(dev uint64, r *rule) {
+func (t *made) learn(id identity, r *rule) {
+	if !id.unique {
+		return // a number that is used again: nothing can be told by it
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.rules == nil || len(t.rules) >= maxMade {
-		t.rules = make(map[uint64]*rule)
+	if len(t.mounts) >= maxMade {
+		t.mounts = slices.Delete(t.mounts, 0, maxMade/2)
 	}
-	t.rules[dev] = r
+	t.mounts = append(t.mounts, madeMount{identity: id, rule: r})
 }
 
-func (t *made) rule(dev uint64) *rule {
+// of lists the mounts of a device, the youngest first.
+func (t *made) of(dev uint64) (mounts []madeMount) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.rules[dev]
+	for _, mount := range slices.Backward(t.mounts) {
+		if mount.dev == dev {
+			mounts = append(mounts, mount)
+		}
+	}
+	return mounts
+}
+
+// ruleOf finds the rule by which the agent mounted the filesystem that a file
+// of the caller's is on, nil if it did not. A device number may have become
+// another filesystem's by now: it is the same one as long as the mount that the
+// agent made is there.
+func (m *mounter) ruleOf(st *tracee.Stat) (*rule, error) {
+	for _, mount := range m.emulator.made.of(st.Dev) {
+		if st.Unique && st.MountID == mount.mount {
+			return mount.rule, nil
+		}
+		var there bool
+		err := m.req.Thread().Privileged(func() (err error) {
+			there, err = m.req.Caller().HasMount(mount.mount)
+			return err
+		})
+		switch {
+		case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOTTY):
+			// Before Linux 6.11: the mount itself, and no copies of it.
+		case err != nil:
+			return nil, err
+		case there:
+			return mount.rule, nil
+		default:
+			// Also where the caller is in a copy of the mount namespace.
+		}
+	}
+	return nil, nil
 }
 
 // remount changes a filesystem that the agent mounted, or its mount: the kernel
@@ -64,9 +106,11 @@ func (e *emulator) remount(req *emulators.Request, c *call) (emulators.Response,
 	if err != nil {
 		return theirs, err
 	}
-	m.rule = e.made.rule(st.Dev)
-	if m.rule == nil || !st.MountRoot {
+	if !st.MountRoot {
 		return theirs, nil
+	}
+	if m.rule, err = m.ruleOf(&st); err != nil || m.rule == nil {
+		return theirs, err
 	}
 	if err := m.entitled(); err != nil {
 		return theirs, err
@@ -115,16 +159,8 @@ func (m *mounter) forgetKnown() error {
 	return nil
 }
 
-// owns says whether the target is of the rule's type still, and on a mount of
-// the caller's.
+// owns says whether the target is on a mount of the caller's.
 func (m *mounter) owns(st *tracee.Stat) (owns bool, err error) {
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(m.target.FD(), &fs); err != nil {
-		return false, &failure{doing: "look at target", err: errnoOf(err)}
-	}
-	if kernelsMagic[int64(fs.Type)] {
-		return false, nil // a device number that was used again
-	}
 	err = m.req.Thread().Privileged(func() (err error) {
 		owns, err = m.req.Caller().OwnsMount(&m.target, st, true)
 		return err
@@ -132,8 +168,7 @@ func (m *mounter) owns(st *tracee.Stat) (owns bool, err error) {
 	return owns, err
 }
 
-// kernelsMagic are the filesystems of [kernelsOwn] that may get a device number
-// which one without a device had before.
+// kernelsMagic are the filesystems of [kernelsOwn].
 var kernelsMagic = map[int64]bool{
 	unix.TMPFS_MAGIC: true, unix.RAMFS_MAGIC: true, unix.PROC_SUPER_MAGIC: true, unix.SYSFS_MAGIC: true,
 	unix.DEVPTS_SUPER_MAGIC: true, unix.OVERLAYFS_SUPER_MAGIC: true, unix.FUSE_SUPER_MAGIC: true, mqueueMagic: true,
@@ -157,17 +192,22 @@ func (m *mounter) permits() error {
 
 // change does it: the filesystem first, as do_remount of fs/namespace.c.
 func (m *mounter) change() error {
-	err := m.req.Thread().InMounts(&m.ns, func() error {
-		if err := m.req.Caller().StillWaiting(); err != nil {
-			return err
+	thread := m.req.Thread()
+	var fs *mnt.Context
+	err := thread.InMounts(&m.ns, func() (err error) {
+		if err = m.req.Caller().StillWaiting(); err == nil && m.call.flags&unix.MS_BIND == 0 {
+			fs, err = mnt.Pick(&m.target)
 		}
-		if m.call.flags&unix.MS_BIND == 0 {
-			if err := m.reconfigure(); err != nil {
-				return err
-			}
-		}
-		return m.attributes().Change(&m.target)
+		return err
 	})
+	if fs != nil {
+		defer fs.Close()
+		// Where no path in an option leads anywhere.
+		err = m.emulator.bench.shop.within(thread, "", 0, func() error { return m.reconfigure(fs) })
+	}
+	if err == nil {
+		err = thread.InMounts(&m.ns, func() error { return m.attributes().Change(&m.target) })
+	}
 	var errno syscall.Errno
 	var failed *failure
 	if err == nil || errors.As(err, &failed) || !errors.As(err, &errno) || errors.Is(err, tracee.ErrThread) {
@@ -178,15 +218,11 @@ func (m *mounter) change() error {
 
 // reconfigure changes the filesystem. Flags that are not given are cleared, as
 // by mount(2).
-func (m *mounter) reconfigure() error {
-	fs, err := mnt.Pick(&m.target)
-	if err != nil {
-		return err
-	}
-	defer fs.Close()
+func (m *mounter) reconfigure(fs *mnt.Context) error {
 	b := builder{mounter: m}
 	ms := m.call.flags | m.rule.forced()
 	for _, f := range flags {
+		var err error
 		switch {
 		case f.unset == "": // not one that a remount changes: MS_RMT_MASK of linux/fs.h
 		case ms&f.ms != 0:

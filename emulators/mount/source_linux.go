@@ -51,12 +51,17 @@ func (m *mounter) find() error {
 	}
 	switch {
 	case o.isDevice():
-		var fs unix.Statfs_t
-		if err := unix.Fstatfs(o.file.FD(), &fs); err != nil {
-			return os.NewSyscallError("fstatfs", err)
+		// may_open_dev of fs/namei.c. A node that does not open may be of the
+		// container's making, and bear any number.
+		opens, err := thread.DevicesOpen(&o.file, &o.stat)
+		if err != nil {
+			return err
 		}
-		if fs.Flags&unix.ST_NODEV != 0 { // may_open_dev of fs/namei.c
-			return &failure{doing: "use source", err: unix.EACCES, detail: "device node is on a mount with nodev"}
+		if !opens {
+			return &failure{doing: "use source", err: unix.EACCES, detail: "device nodes do not open where this one is"}
+		}
+		if m.emulator.bench.shop.loops.holds(o.stat.Rdev) {
+			return emulators.Denied{Reason: "loop device is the agent's, for somebody's image"}
 		}
 	case o.isImage():
 	default:

@@ -26,7 +26,8 @@ type workshop struct {
 	fds     tracee.Handle // /proc/self/fd
 	benches int           // in use; the rest is open while there are any
 
-	next atomic.Uint64
+	next  atomic.Uint64
+	loops loops
 }
 
 // bench is one container's use of the workshop.

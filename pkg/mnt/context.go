@@ -54,28 +54,25 @@ func (c *Context) SetString(key, value string) error {
 // createExclusive is FSCONFIG_CMD_CREATE_EXCL of linux/mount.h.
 const createExclusive = 8
 
-// Create makes the filesystem, which may read its device. It is a new one:
-// EBUSY if it is mounted already (before Linux 6.6 it is shared instead, as by
-// mount(2)).
+// Create makes the filesystem, which may read its device, or shares one that is
+// there, as mount(2) does.
 func (c *Context) Create() error {
+	return os.NewSyscallError("fsconfig", unix.FsconfigCreate(c.fd.FD()))
+}
+
+// CreateExclusive is Create of a filesystem that is not mounted anywhere: EBUSY
+// if it is. EOPNOTSUPP, and nothing has happened, before Linux 6.6 and from
+// filesystems that know filesystem contexts by hearsay only.
+func (c *Context) CreateExclusive() error {
 	for {
 		_, _, errno := unix.Syscall6(unix.SYS_FSCONFIG, uintptr(c.fd.FD()), createExclusive, 0, 0, 0, 0)
-		switch errno {
-		case 0:
-			return nil
-		case unix.EINTR:
+		if errno == unix.EINTR {
 			continue
-		case unix.EOPNOTSUPP:
-			// Not known before 6.6, or this filesystem's own verdict: a context that
-			// has failed once gives EBUSY.
-			err := unix.FsconfigCreate(c.fd.FD())
-			if err == unix.EBUSY {
-				err = errno
-			}
-			return os.NewSyscallError("fsconfig", err)
-		default:
+		}
+		if errno != 0 {
 			return os.NewSyscallError("fsconfig", errno)
 		}
+		return nil
 	}
 }
 

@@ -48,6 +48,11 @@ func (t *Tracee) OwnsMount(h *Handle, st *Stat, patient bool) (bool, error) {
 	return t.searchMountinfo(h)
 }
 
+// HasMount says whether the caller's mount namespace has the mount of a number
+// that no other mount ever has. It needs Linux 6.11 (ENOSYS, EINVAL or ENOTTY
+// before) and the right to open the caller's namespaces.
+func (t *Tracee) HasMount(mount uint64) (bool, error) { return t.statmount(mount) }
+
 func (t *Tracee) statmount(mount uint64) (bool, error) {
 	ns, err := t.Namespace(pidfd.NSMount)
 	if err != nil {
