@@ -10,6 +10,8 @@ packages=(
 	busybox-static util-linux runc crun podman
 	# the filesystems that they mount
 	e2fsprogs xfsprogs btrfs-progs squashfs-tools erofs-utils fuse2fs
+	# what scripts/fetch-util-linux.sh checks Debian's packages by
+	debian-archive-keyring
 	# the linter of shell scripts
 	shellcheck
 )

@@ -255,6 +255,9 @@ func (m *mounter) attach(tree *tracee.Handle) (err error) {
 	}
 	var errno syscall.Errno
 	if errors.As(err, &errno) && !errors.Is(err, emulators.ErrGone) && !errors.Is(err, tracee.ErrThread) {
+		if st, bad := m.target.Stat(); errno == unix.EINVAL && bad == nil && st.Type != unix.S_IFDIR {
+			errno = unix.ENOTDIR // mount(2)'s word for what move_mount(2) finds invalid
+		}
 		return &failure{doing: "mount on target", err: errno}
 	}
 	return err

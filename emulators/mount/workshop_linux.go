@@ -225,19 +225,18 @@ func (j *jail) clear() {
 	j.dir.Close()
 }
 
-// maxDepth bounds the directories that a jail gets.
-const maxDepth = 8
+const (
+	// maxDepth bounds the directories that a jail gets.
+	maxDepth = 8
+	// maxValue is the longest string that fsconfig(2) takes.
+	maxValue = 255
+)
 
 // presentable says whether a device can stand in a jail under the name that the
 // caller has for it, which is what /proc/mounts then shows.
 func presentable(name string) bool {
-	if len(name) < 2 || name[0] != '/' || path.Clean(name) != name || strings.Count(name, "/") > maxDepth {
+	if len(name) < 2 || len(name) > maxValue || name[0] != '/' || path.Clean(name) != name || strings.Count(name, "/") > maxDepth {
 		return false
-	}
-	for part := range strings.SplitSeq(name[1:], "/") {
-		if len(part) > unix.NAME_MAX {
-			return false
-		}
 	}
 	return true
 }

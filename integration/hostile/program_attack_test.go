@@ -73,7 +73,7 @@ static void groups(int threads) {
 }
 
 /* ---- FUSE that answers what it likes ---- */
-static int fuseFD, fuseMute; static useconds_t fuseDelay;
+static int fuseFD, fuseMute; static useconds_t fuseDelay; static unsigned fuseRdev;
 static void reply(uint64_t unique, int err, void *data, size_t n) {
 	struct fuse_out_header h = { .len = sizeof h + n, .error = err, .unique = unique };
 	struct iovec v[2] = { { &h, sizeof h }, { data, n } };
@@ -82,7 +82,8 @@ static void reply(uint64_t unique, int err, void *data, size_t n) {
 static void attr(struct fuse_attr *a, uint64_t ino) {
 	memset(a, 0, sizeof *a);
 	a->ino = ino; a->nlink = 1;
-	a->mode = ino == 1 ? S_IFDIR | 0777 : S_IFREG | 0666;
+	a->mode = ino == 1 ? S_IFDIR | 0777 : ino == 3 ? S_IFBLK | 0666 : S_IFREG | 0666;
+	if (ino == 3) a->rdev = fuseRdev;
 	a->size = 1 << 30; a->blksize = 4096;
 }
 static void fuseServe(void) {
@@ -98,8 +99,13 @@ static void fuseServe(void) {
 		}
 		case FUSE_LOOKUP: {
 			struct fuse_entry_out o = { .nodeid = 2, .attr_valid = 1000, .entry_valid = 1000 };
-			if (strcmp(buf + sizeof *h, "f")) { if (!fuseMute) reply(h->unique, -ENOENT, 0, 0); break; }
-			attr(&o.attr, 2); reply(h->unique, 0, &o, sizeof o); break;
+			if (!strcmp(buf + sizeof *h, "blk")) o.nodeid = 3;
+			else if (strcmp(buf + sizeof *h, "f")) { if (!fuseMute) reply(h->unique, -ENOENT, 0, 0); break; }
+			attr(&o.attr, o.nodeid); reply(h->unique, 0, &o, sizeof o); break;
+		}
+		case FUSE_STATFS: {
+			struct fuse_statfs_out o = { .st.bsize = 4096, .st.namelen = 255 };
+			reply(h->unique, 0, &o, sizeof o); break;
 		}
 		case FUSE_GETATTR: {
 			struct fuse_attr_out o = { .attr_valid = 1000 };
@@ -117,7 +123,7 @@ static void fuseServe(void) {
 			for (unsigned i = 0; i < in->size; i += 4096) strcpy(page + i, "/tmp/fromfuse");
 			reply(h->unique, 0, page, in->size); break;
 		}
-		case FUSE_FLUSH: if (fuseMute) break; usleep(fuseDelay); reply(h->unique, 0, 0, 0); break;
+		case FUSE_FLUSH: if (fuseMute == 1) break; usleep(fuseDelay); reply(h->unique, 0, 0, 0); break;
 		case FUSE_FORGET: case FUSE_BATCH_FORGET: break;
 		default: reply(h->unique, -ENOSYS, 0, 0);
 		}

@@ -60,13 +60,15 @@ func run(m *testing.M) int {
 }
 
 func buildAttack() (string, error) {
-	source, out := filepath.Join(shared.dir, "attack.c"), filepath.Join(shared.dir, "attack")
-	if err := os.WriteFile(source, []byte(program), 0o600); err != nil {
-		return "", err
+	source, out := filepath.Join(shared.dir, "mount.c"), filepath.Join(shared.dir, "attack")
+	for name, text := range map[string]string{"attack.c": program, "mount.c": mountProgram} {
+		if err := os.WriteFile(filepath.Join(shared.dir, name), []byte(text), 0o600); err != nil {
+			return "", err
+		}
 	}
 	text, err := exec.Command("gcc", "-std=gnu11", "-static", "-O1", "-pthread", "-o", out, source).CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("compile attack.c: %w\n%s", err, text)
+		return "", fmt.Errorf("compile mount.c: %w\n%s", err, text)
 	}
 	return out, nil
 }
@@ -81,6 +83,11 @@ type stage struct {
 }
 
 func newStage(t *testing.T) *stage {
+	t.Helper()
+	return newStageOf(t, config)
+}
+
+func newStageOf(t *testing.T, config string) *stage {
 	t.Helper()
 	need.Root(t)
 	need.Program(t, "gcc", "busybox", "runc")

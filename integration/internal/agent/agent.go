@@ -83,8 +83,7 @@ func Start(t testing.TB, program, dir, config string) *Agent {
 	// A test binary that dies takes its agent along. The signal comes with the
 	// end of the thread that forked, so that thread does nothing else.
 	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	// The race detector's own exit status must show.
-	a.cmd.Env = append(os.Environ(), "GORACE=exitcode=66", "NOTIFY_SOCKET=")
+	a.cmd.Env = append(Environ(), "NOTIFY_SOCKET=")
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
@@ -149,6 +148,13 @@ func tail(s string, n int) string {
 	return "[…]\n" + s[len(s)-n:]
 }
 
+// Environ is the environment for a callgate with the race detector: its own
+// exit status must show, and it need not wait a second for other threads'
+// reports, as it would at every end.
+func Environ() []string {
+	return append(os.Environ(), "GORACE=exitcode=66 atexit_sleep_ms=50")
+}
+
 // PID is the agent's process.
 func (a *Agent) PID() int { return a.cmd.Process.Pid }
 
@@ -168,6 +174,7 @@ func (a *Agent) Reload() error { return a.cmd.Process.Signal(syscall.SIGHUP) }
 func (a *Agent) Profile(flags ...string) (*specs.LinuxSeccomp, error) {
 	args := append([]string{"profile", "--config", a.Config, "--socket", a.Socket, "--format", "oci"}, flags...)
 	cmd := exec.Command(a.program, args...)
+	cmd.Env = Environ()
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -215,7 +222,9 @@ func (a *Agent) Knows(id string) (bool, error) {
 
 // PS runs `callgate ps --json`.
 func (a *Agent) PS() (string, error) {
-	out, err := exec.Command(a.program, "ps", "--json", "--control", a.Control).CombinedOutput()
+	cmd := exec.Command(a.program, "ps", "--json", "--control", a.Control)
+	cmd.Env = Environ()
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("callgate ps: %w\n%s", err, out)
 	}

@@ -57,6 +57,7 @@ func spec(c Container) *specs.Spec {
 			Seccomp:   c.Seccomp,
 		},
 	}
+	s.Mounts = append(s.Mounts, c.Mounts...)
 	if c.UserNamespace {
 		ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: HostID, Size: IDs}}
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})

@@ -27,7 +27,8 @@ type Container struct {
 	NoNewPrivileges bool
 	Seccomp         *specs.LinuxSeccomp // nil: none
 	Annotations     map[string]string
-	DropMknod       bool // leaves CAP_MKNOD out of every set
+	DropMknod       bool          // leaves CAP_MKNOD out of every set
+	Mounts          []specs.Mount // besides those of every container; not with podman
 }
 
 // Engine runs a container to its end.
