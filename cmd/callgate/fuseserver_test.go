@@ -31,7 +31,7 @@ func TestFuseServerFilter(t *testing.T) {
 func TestFusermount(t *testing.T) {
 	stub := func(env ...string) *exec.Cmd {
 		cmd := exec.Command("/proc/self/exe", "-u", "--", "/mnt")
-		cmd.Env = append(env, "_CALLGATE_FUSE=mount")
+		cmd.Env = append([]string{"_CALLGATE_FUSE=mount"}, env...)
 		return cmd
 	}
 	try(t, stub()).fine(t)
