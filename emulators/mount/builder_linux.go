@@ -17,7 +17,8 @@ import (
 // builder makes a filesystem and its first mount.
 type builder struct {
 	*mounter
-	log *kernelLog
+	log    *kernelLog
+	errors string // what an ext filesystem is to do about errors; "": not one
 }
 
 // build makes the mount with all flags. The kernel looks the device up by a
@@ -75,6 +76,17 @@ func untilFree(ctx context.Context, f func() error) error {
 // create makes the filesystem and a detached mount of it. The thread is where
 // the kernel is to look the source up.
 func (b *builder) create(name string) (tracee.Handle, error) {
+	if b.from.file.FD() >= 0 {
+		device, err := openDevice(name, 0)
+		if err != nil {
+			return tracee.Handle{}, b.failed("open device", err, nil)
+		}
+		// Held open meanwhile: the last one to close a device empties its cache.
+		defer device.Close()
+		if err := b.inspect(&device); err != nil {
+			return tracee.Handle{}, err
+		}
+	}
 	fs, err := mnt.New(b.fstype)
 	if err != nil {
 		return tracee.Handle{}, b.failed("open filesystem type", err, nil)
@@ -104,16 +116,7 @@ func (b *builder) superblock(fs *mnt.Context, name string) error {
 		}
 		return nil
 	}
-	// Held open meanwhile: the last one to close a device empties its cache.
-	device, err := openDevice(name, 0)
-	if err != nil {
-		return b.failed("open device", err, nil)
-	}
-	defer device.Close()
-	if err := b.selfContained(&device); err != nil {
-		return err
-	}
-	err = fs.CreateExclusive()
+	err := fs.CreateExclusive()
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		var alone tracee.Handle
 		if alone, err = openDevice(name, unix.O_EXCL); err == nil {
@@ -149,6 +152,9 @@ func (b *builder) configure(fs *mnt.Context, name string) error {
 		return err
 	}
 	if err := b.setParameters(fs); err != nil {
+		return err
+	}
+	if err := b.calm(fs); err != nil {
 		return err
 	}
 	return b.setFlags(fs, b.rule.forced())

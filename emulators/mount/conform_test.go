@@ -27,7 +27,7 @@ func TestConform(t *testing.T) {
 		bad = append(bad, emulatortest.Policy(text))
 	}
 	emulatortest.Conform(t, Kind(), emulatortest.Options{
-		Policy:      emulatortest.Policy(`allow: [{type: ext4, source: ["` + dir + `/image*"], loop: true, options: ["data=*"]}]`),
+		Policy:      emulatortest.Policy(`allow: [{type: ext4, source: ["` + dir + `/image*"], loop: true, options: [noatime, "data=*"]}]`),
 		BadPolicies: bad,
 		Threads:     true,
 		Calls: []emulatortest.Call{{
