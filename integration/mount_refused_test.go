@@ -155,7 +155,7 @@ var mountExceptions = []struct {
 	want    string
 	why     string
 }{
-	{`^(unknown|empty) type$`, hasRights, "EPERM",
+	{`^unknown type$`, hasRights, "EPERM",
 		"policy says no where the kernel would not have to; with a user namespace the kernel is left to say what is wrong"},
 	{`^unknown type$`, func(v setting) bool { return !v.userNamespace }, "EPERM",
 		"the kernel, which would know, cannot be left to answer a caller that it trusts"},

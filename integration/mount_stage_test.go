@@ -70,15 +70,11 @@ $
 $
 `
 
-// mountShared is what mount's tests make once.
-var mountShared struct {
-	program, images func() (string, error)
-}
-
-func init() {
-	mountShared.program = sync.OnceValues(buildMountProbe)
-	mountShared.images = sync.OnceValues(makeImages)
-}
+// What mount's tests make once: mountprobe, and a folder with the images.
+var (
+	mountProbe  = sync.OnceValues(buildMountProbe)
+	mountImages = sync.OnceValues(makeImages)
+)
 
 func output(cmd *exec.Cmd) (string, error) {
 	text, err := cmd.CombinedOutput()
@@ -102,7 +98,7 @@ func buildMountProbe() (string, error) {
 // makeImages makes an image of each filesystem, with the same tree in it: a
 // file, a setuid program, a device node, a symlink, and a directory for all.
 func makeImages() (string, error) {
-	program, err := mountShared.program()
+	program, err := mountProbe()
 	if err != nil {
 		return "", err
 	}
@@ -162,10 +158,10 @@ func newMountStage(t *testing.T) *mountStage {
 		need.Program(t, fs.program)
 	}
 	var err error
-	if s.program, err = mountShared.program(); err != nil {
+	if s.program, err = mountProbe(); err != nil {
 		t.Fatal(err)
 	}
-	if s.images, err = mountShared.images(); err != nil {
+	if s.images, err = mountImages(); err != nil {
 		t.Fatal(err)
 	}
 	return s

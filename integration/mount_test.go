@@ -49,11 +49,19 @@ func useReadOnly(fs filesystem, source, target string) []step {
 		{"write " + target + "/made text", "EROFS"},
 	}
 	steps = append(steps, noEffect(target)...)
-	return append(steps, []step{
+	steps = append(steps, []step{
 		{"umount " + target, ""},
 		{"unchanged", ""},
 		{mount, ""},
 		{"read " + target + "/file", "hello"},
+		{"umount " + target, ""},
+		{"unchanged", ""},
+	}...)
+	return append(steps, []step{
+		// The filesystem makes it read-only by itself.
+		{mountCall(source, target, fs.name, 0, "-"), ""},
+		{"read " + target + "/file", "hello"},
+		{"write " + target + "/made text", "EROFS"},
 		{"umount " + target, ""},
 		{"unchanged", ""},
 	}...)

@@ -148,7 +148,13 @@ func (b *builder) configure(fs *mnt.Context, name string) error {
 			return b.failed("set source", err, fs)
 		}
 	}
-	if err := b.setFlags(fs, b.call.flags); err != nil {
+	asked := b.call.flags
+	if readOnlyTypes[b.fstype] {
+		// As it will be anyway: so that the kernel does not want to write to a
+		// device that cannot be written to.
+		asked |= unix.MS_RDONLY
+	}
+	if err := b.setFlags(fs, asked); err != nil {
 		return err
 	}
 	if err := b.setParameters(fs); err != nil {

@@ -1,6 +1,7 @@
 package mount
 
 import (
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -71,7 +72,32 @@ func (l *kernelLog) since() string {
 func message(record string) string {
 	_, text, _ := strings.Cut(record, ";")
 	text, _, _ = strings.Cut(text, "\n")
-	return text
+	return unescape(text)
+}
+
+// unescape undoes what the kernel does to bytes that are not printable, and to
+// backslashes: \xNN. A record of several lines becomes one.
+func unescape(text string) string {
+	var out strings.Builder
+	for {
+		before, after, found := strings.Cut(text, `\x`)
+		out.WriteString(before)
+		if !found {
+			return out.String()
+		}
+		c, err := strconv.ParseUint(after[:min(2, len(after))], 16, 8)
+		switch {
+		case err != nil || len(after) < 2:
+			out.WriteString(`\x`)
+			text = after
+			continue
+		case c == '\n':
+			out.WriteByte(' ')
+		default:
+			out.WriteByte(byte(c))
+		}
+		text = after[2:]
+	}
 }
 
 // mentions says whether a message is about a device: loop1 is not in "loop10".
