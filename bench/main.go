@@ -4,11 +4,13 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 
@@ -24,7 +26,10 @@ func main() {
 	idle := flag.Int("idle", 1000, "idle listeners")
 	strict := flag.Bool("strict", false, "exit 1 if a bar is missed")
 	flag.Parse()
-	exit(bench(*calls, *idle, *strict))
+	// SIGPIPE: what reads the table may have seen enough.
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGPIPE)
+	defer stop()
+	exit(bench(ctx, *calls, *idle, *strict))
 }
 
 func exit(err error) {
@@ -35,8 +40,11 @@ func exit(err error) {
 	os.Exit(0)
 }
 
-// bench prepares a place of its own, measures, prints.
-func bench(calls, idle int, strict bool) (err error) {
+// bench prepares a place of its own, measures, prints. A signal ends the
+// subjects and thereby whatever waits for one.
+func bench(ctx context.Context, calls, idle int, strict bool) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	// A thread in a mount namespace of its own makes children there.
 	runtime.LockOSThread()
 	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
@@ -60,8 +68,11 @@ func bench(calls, idle int, strict bool) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.NewSyscallError("umount2", unix.Unmount(root, unix.MNT_DETACH))) }()
 	table := &table{}
-	if err := measure(table, root, calls, idle); err != nil {
-		return err
+	if err := measure(ctx, table, root, calls, idle); err != nil {
+		return errors.Join(context.Cause(ctx), err)
+	}
+	if err := measureMount(ctx, table, root, calls); err != nil {
+		return errors.Join(context.Cause(ctx), err)
 	}
 	table.print(os.Stdout)
 	if missed := table.missed(); strict && missed > 0 {
@@ -88,7 +99,7 @@ func mountRoot(dir, root string) error {
 		{"mkfs.ext4", "-q", image},
 		{"mount", "-o", "loop", image, root},
 		{"chmod", "0777", root},
-		{"mkdir", filepath.Join(root, "dev")},
+		{"mkdir", filepath.Join(root, "dev"), filepath.Join(root, "mnt"), filepath.Join(root, "images")},
 	} {
 		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
 			return fmt.Errorf("%v: %w\n%s", args, err, out)

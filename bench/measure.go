@@ -40,23 +40,23 @@ func nothingKind() emulators.Kind {
 // run may have had a bad neighbour.
 const runs = 3
 
-func measure(t *table, root string, calls, idle int) error {
+func measure(ctx context.Context, t *table, root string, calls, idle int) error {
 	one := func(a *agent.Agent, t task, where confined, n int) func() ([]time.Duration, error) {
-		return func() ([]time.Duration, error) { return together(a, t, where, n) }
+		return func() ([]time.Duration, error) { return together(ctx, a, t, where, n) }
 	}
-	trivial := task{Call: "trivial", Trap: true, Calls: calls}
+	trivial := task{Call: "trivial", Filter: filterTrap, Calls: calls}
 	plain := task{Call: "mknod", Root: root, Path: "/node", Calls: calls}
-	node := task{Call: "mknod", Root: root, Path: "/node", Trap: true, Plain: true, Calls: calls}
-	handlers := task{Call: "mknod", Root: root, Path: "/node", Trap: true, Calls: calls}
-	bound := task{Call: "mknod", Root: root, Path: "/dev/node", Tmpfs: "/dev", Trap: true, Plain: true, Calls: calls / 5}
+	node := task{Call: "mknod", Root: root, Path: "/node", Filter: filterTrap, Plain: true, Calls: calls}
+	handlers := task{Call: "mknod", Root: root, Path: "/node", Filter: filterTrap, Calls: calls}
+	bound := task{Call: "mknod", Root: root, Path: "/dev/node", Tmpfs: "/dev", Filter: filterTrap, Plain: true, Calls: calls / 5}
 
-	if err := t.row(rowFloor, 0, 0, func() ([]time.Duration, error) { return floor(trivial) }); err != nil {
+	if err := t.row(rowFloor, 0, 0, func() ([]time.Duration, error) { return floor(ctx, trivial) }); err != nil {
 		return err
 	}
 	if err := t.row(rowNative, 0, 0, one(nil, plain, asRoot, 1)); err != nil {
 		return err
 	}
-	a, stop, err := serve()
+	a, stop, err := serve(mknodProfile)
 	if err != nil {
 		return err
 	}
@@ -71,13 +71,13 @@ func measure(t *table, root string, calls, idle int) error {
 	if err != nil {
 		return errors.Join(err, stop())
 	}
-	return errors.Join(withIdle(t, a, trivial, node, idle), stop())
+	return errors.Join(withIdle(ctx, t, a, trivial, node, idle), stop())
 }
 
 // withIdle measures again beside listeners that have nothing to say.
-func withIdle(t *table, a *agent.Agent, trivial, node task, n int) error {
+func withIdle(ctx context.Context, t *table, a *agent.Agent, trivial, node task, n int) error {
 	before := resident()
-	p, err := start(task{Call: "idle", Idle: n}, asRoot)
+	p, err := start(ctx, task{Call: "idle", Filter: filterTrap, Idle: n}, asRoot)
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func withIdle(t *table, a *agent.Agent, trivial, node task, n int) error {
 		if err != nil {
 			return err
 		}
-		err = a.Register(context.Background(), agent.Registration{
+		err = a.Register(ctx, agent.Registration{
 			Listener: fd, ID: "idle-" + strconv.Itoa(i), PID: p.cmd.Process.Pid,
 		})
 		if err != nil {
@@ -95,7 +95,7 @@ func withIdle(t *table, a *agent.Agent, trivial, node task, n int) error {
 	}
 	t.perListener(n, float64(resident()-before)/float64(n)/1024)
 	one := func(t task, where confined) func() ([]time.Duration, error) {
-		return func() ([]time.Duration, error) { return together(a, t, where, 1) }
+		return func() ([]time.Duration, error) { return together(ctx, a, t, where, 1) }
 	}
 	err = errors.Join(
 		t.rowBeside(fmt.Sprintf("agent that does nothing, beside %d idle listeners", n), rowNothing, one(trivial, asRoot)),
@@ -120,15 +120,18 @@ func resident() int {
 	return pages * os.Getpagesize()
 }
 
+// mknodProfile is the containers'.
+const mknodProfile = "{mknod: {}, nothing: {}}"
+
 // serve starts an agent in this process: everything a runtime's listener goes
 // through, but the socket.
-func serve() (*agent.Agent, func() error, error) {
+func serve(profile string) (*agent.Agent, func() error, error) {
 	log := logrus.New()
 	log.SetLevel(logrus.WarnLevel)
 	a := agent.New(agent.Config{
 		Socket: agent.None, Control: agent.None, Log: log,
 		Kinds:      append(agent.Kinds(), nothingKind()),
-		ConfigText: "profiles: {default: {mknod: {}, nothing: {}}}",
+		ConfigText: "profiles: {default: " + profile + "}",
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
@@ -148,7 +151,7 @@ func serve() (*agent.Agent, func() error, error) {
 
 // together runs n subjects at once, registered with a if their calls are
 // trapped, and returns all of their times.
-func together(a *agent.Agent, t task, where confined, n int) ([]time.Duration, error) {
+func together(ctx context.Context, a *agent.Agent, t task, where confined, n int) ([]time.Duration, error) {
 	var mu sync.Mutex
 	var all []time.Duration
 	var errs []error
@@ -158,22 +161,11 @@ func together(a *agent.Agent, t task, where confined, n int) ([]time.Duration, e
 		if n > 1 && t.Path != "" {
 			mine.Path += strconv.Itoa(i)
 		}
-		p, err := start(mine, where)
+		p, err := enroll(ctx, a, mine, where)
 		if err != nil {
 			return nil, err
 		}
 		subjects[i] = p
-		if !t.Trap {
-			continue
-		}
-		fd, err := p.listener()
-		if err != nil {
-			return nil, err
-		}
-		pid := p.cmd.Process.Pid
-		if err := a.Register(context.Background(), agent.Registration{Listener: fd, ID: "bench-" + strconv.Itoa(pid), PID: pid}); err != nil {
-			return nil, err
-		}
 	}
 	var wg sync.WaitGroup
 	for _, p := range subjects {
@@ -188,9 +180,62 @@ func together(a *agent.Agent, t task, where confined, n int) ([]time.Duration, e
 	return all, errors.Join(errs...)
 }
 
+// enroll starts a subject, and registers it with a if it has a listener.
+func enroll(ctx context.Context, a *agent.Agent, t task, where confined) (*process, error) {
+	p, err := start(ctx, t, where)
+	if err != nil || !t.Filter.listens() {
+		return p, err
+	}
+	fd, err := p.listener()
+	if err != nil {
+		return nil, err
+	}
+	pid := p.cmd.Process.Pid
+	return p, a.Register(ctx, agent.Registration{Listener: fd, ID: "bench-" + strconv.Itoa(pid), PID: pid})
+}
+
+// inTurns runs subjects of the same number of calls, which take turns: noise
+// hits all of them. It returns the times of each.
+func inTurns(ctx context.Context, a *agent.Agent, each ...placed) ([][]time.Duration, error) {
+	var subjects []*process
+	for _, one := range each {
+		one.Turns = true
+		p, err := enroll(ctx, a, one.task, one.where)
+		if err != nil {
+			return nil, err
+		}
+		if err := p.begin(); err != nil {
+			return nil, err
+		}
+		subjects = append(subjects, p)
+	}
+	for range each[0].Calls {
+		for _, p := range subjects {
+			if err := p.turn(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	all := make([][]time.Duration, len(subjects))
+	for i, p := range subjects {
+		times, err := p.collect()
+		if err != nil {
+			return nil, err
+		}
+		all[i] = times
+	}
+	return all, nil
+}
+
+// placed is a task and who does it.
+type placed struct {
+	task
+	where confined
+}
+
 // floor receives and answers on one thread, and does nothing else.
-func floor(t task) ([]time.Duration, error) {
-	p, err := start(t, asRoot)
+func floor(ctx context.Context, t task) ([]time.Duration, error) {
+	p, err := start(ctx, t, asRoot)
 	if err != nil {
 		return nil, err
 	}
@@ -225,5 +270,10 @@ func floor(t task) ([]time.Duration, error) {
 		ended <- nil
 	}()
 	times, err := p.result()
-	return times, errors.Join(err, <-ended, l.Close())
+	if err != nil {
+		// Nothing ends the loop where the subject has ended too early, but the
+		// program's own end.
+		return nil, err
+	}
+	return times, errors.Join(<-ended, l.Close())
 }

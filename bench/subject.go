@@ -1,13 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"sync"
@@ -16,8 +13,6 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/callgate/callgate/hooks/filter"
 )
 
 // subjectName is the argument that makes this program a subject: a process
@@ -30,116 +25,19 @@ const trivial = unix.SYS_SCHED_GET_PRIORITY_MAX
 
 // task is what a subject is to do.
 type task struct {
-	Call  string // "trivial", "mknod" or "idle"
-	Root  string // root directory, as a container has one; "" for the host's
-	Path  string // of the node, in there
-	Tmpfs string // where to mount one first; ""
-	Trap  bool   // load a filter and hand over its listener
-	Plain bool   // have no signal handlers, as a program in C has none
-	Calls int
-	Idle  int // listeners to hand over, for "idle"
-}
-
-// process is a subject as the bench sees it.
-type process struct {
-	cmd  *exec.Cmd
-	conn int
-}
-
-// confined says whether a subject is in a user namespace of its own.
-type confined bool
-
-const (
-	asRoot      confined = false
-	inContainer confined = true
-)
-
-func start(t task, where confined) (*process, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, os.NewSyscallError("socketpair", err)
-	}
-	theirs := os.NewFile(uintptr(fds[1]), "subject")
-	cmd := exec.Command("/proc/self/exe", subjectName)
-	cmd.Stderr = os.Stderr
-	cmd.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1") // signals are no part of what is measured
-	cmd.ExtraFiles = []*os.File{theirs}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if where == inContainer {
-		ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 100000, Size: 65536}}
-		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS
-		cmd.SysProcAttr.UidMappings, cmd.SysProcAttr.GidMappings = ids, ids
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: 0, Gid: 0, NoSetGroups: true}
-	}
-	err = cmd.Start()
-	_ = theirs.Close()
-	if err != nil {
-		_ = unix.Close(fds[0])
-		return nil, err
-	}
-	p := &process{cmd: cmd, conn: fds[0]}
-	return p, p.send(t)
-}
-
-func (p *process) send(message any) error { return sendTo(p.conn, message, nil) }
-
-func sendTo(conn int, message any, rights []byte) error {
-	text, err := json.Marshal(message)
-	if err != nil {
-		return err
-	}
-	return os.NewSyscallError("sendmsg", unix.Sendmsg(conn, text, rights, nil, unix.MSG_NOSIGNAL))
-}
-
-// listener takes the next listener that the subject hands over.
-func (p *process) listener() (int, error) {
-	var buf [64]byte
-	oob := make([]byte, unix.CmsgSpace(4))
-	_, oobn, _, _, err := unix.Recvmsg(p.conn, buf[:], oob, unix.MSG_CMSG_CLOEXEC)
-	if err != nil {
-		return -1, os.NewSyscallError("recvmsg", err)
-	}
-	parts, err := unix.ParseSocketControlMessage(oob[:oobn])
-	if err != nil || len(parts) != 1 {
-		return -1, fmt.Errorf("subject ended: %w", errors.Join(err, p.cmd.Wait()))
-	}
-	fds, err := unix.ParseUnixRights(&parts[0])
-	if err != nil {
-		return -1, err
-	}
-	return fds[0], nil
-}
-
-// result lets the subject begin and waits for its times.
-func (p *process) result() ([]time.Duration, error) {
-	if err := p.send(struct{}{}); err != nil {
-		return nil, err
-	}
-	text, err := io.ReadAll(bufio.NewReaderSize(packets(p.conn), 64<<10))
-	if err != nil {
-		return nil, err
-	}
-	var times []time.Duration
-	if err := json.Unmarshal(text, &times); err != nil {
-		return nil, fmt.Errorf("subject ended early: %w", errors.Join(err, p.cmd.Wait()))
-	}
-	return times, p.end()
-}
-
-func (p *process) end() error {
-	_ = unix.Close(p.conn)
-	return p.cmd.Wait()
-}
-
-// packets reads a sequenced-packet socket; a packet has to fit into the buffer.
-type packets int
-
-func (p packets) Read(b []byte) (int, error) {
-	n, err := unix.Read(int(p), b)
-	if n == 0 && err == nil {
-		return 0, io.EOF
-	}
-	return max(n, 0), err
+	Call   string  // "trivial", "mknod", "mount", "mount-loop", "private" or "idle"
+	Root   string  // root directory, as a container has one; "" for the host's
+	Path   string  // of the node or the mount, in there
+	Source string  // of the mount
+	Flags  uintptr // of the mount
+	Tmpfs  string  // where to mount one first; ""
+	Below  int     // how many more to mount in there
+	Filter kind
+	Plain  bool // have no signal handlers, as a program in C has none
+	Calls  int
+	Batch  int  // how often to make each, for calls too short to be timed alone; 0: once
+	Turns  bool // wait before each and say when it is done
+	Idle   int  // listeners to hand over, for "idle"
 }
 
 // subject is the child's main; its thread is locked.
@@ -153,30 +51,16 @@ func subject() error {
 	if t.Call == "idle" {
 		return idle(conn, t.Idle)
 	}
-	if t.Root != "" {
-		if err := errors.Join(unix.Chroot(t.Root), unix.Chdir("/")); err != nil {
-			return fmt.Errorf("enter %s: %w", t.Root, err)
-		}
+	if err := prepare(t); err != nil {
+		return err
 	}
-	if t.Tmpfs != "" {
-		if err := unix.Mount("tmpfs", t.Tmpfs, "tmpfs", 0, "mode=755"); err != nil {
-			return fmt.Errorf("mount tmpfs: %w", err)
-		}
-	}
-	if t.Plain {
-		if err := dropHandlers(); err != nil {
-			return err
-		}
-	}
-	if t.Trap {
-		if err := trap(conn); err != nil {
-			return err
-		}
+	if err := t.Filter.load(conn); err != nil {
+		return err
 	}
 	if err := receive(conn, &struct{}{}); err != nil {
 		return err
 	}
-	times, err := repeat(t)
+	times, err := repeat(t, conn)
 	if err != nil {
 		return err
 	}
@@ -190,6 +74,24 @@ func subject() error {
 			return os.NewSyscallError("write", err)
 		}
 		text = text[n:]
+	}
+	return nil
+}
+
+// prepare makes the subject's surroundings.
+func prepare(t task) error {
+	if t.Root != "" {
+		if err := errors.Join(unix.Chroot(t.Root), unix.Chdir("/")); err != nil {
+			return fmt.Errorf("enter %s: %w", t.Root, err)
+		}
+	}
+	if t.Tmpfs != "" {
+		if err := mountTmpfs(t.Tmpfs, t.Below); err != nil {
+			return fmt.Errorf("mount tmpfs: %w", err)
+		}
+	}
+	if t.Plain {
+		return dropHandlers()
 	}
 	return nil
 }
@@ -219,30 +121,6 @@ func receive(conn int, into any) error {
 	return json.Unmarshal(buf[:n], into)
 }
 
-// trap loads a filter for the calls of this bench and hands its listener over.
-func trap(conn int) error {
-	jump := func(nr uint32, skip uint8) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: skip, K: nr}
-	}
-	program := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // nr
-		jump(trivial, 2),
-		jump(unix.SYS_MKNODAT, 1),
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_USER_NOTIF},
-	}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return os.NewSyscallError("prctl", err)
-	}
-	listener, err := filter.Load(program, 0)
-	if err != nil {
-		return err
-	}
-	err = sendTo(conn, struct{}{}, unix.UnixRights(listener))
-	_ = unix.Close(listener)
-	return err
-}
-
 // idle hands over listeners, each of a thread that waits for the end.
 func idle(conn, n int) error {
 	var send sync.Mutex
@@ -251,7 +129,7 @@ func idle(conn, n int) error {
 		go func() {
 			runtime.LockOSThread()
 			send.Lock()
-			err := trap(conn)
+			err := filterTrap.load(conn)
 			send.Unlock()
 			ready <- err
 			// In the kernel: a goroutine that waits gives its thread away.
@@ -272,32 +150,77 @@ func ignoreEnd(error) error { return nil }
 
 // repeat makes the calls and takes the time of each. What is around a call is
 // not in its time.
-func repeat(t task) ([]time.Duration, error) {
-	times := make([]time.Duration, t.Calls)
-	path, err := unix.BytePtrFromString(t.Path)
+func repeat(t task, conn int) ([]time.Duration, error) {
+	do, undo, err := t.calls()
 	if err != nil {
 		return nil, err
 	}
-	bound := t.Tmpfs != "" && filepath.Dir(t.Path) == t.Tmpfs
+	times := make([]time.Duration, t.Calls)
+	batch := max(t.Batch, 1)
 	for i := range times {
+		if t.Turns {
+			if err := receive(conn, &struct{}{}); err != nil {
+				return nil, err
+			}
+		}
+		var err error
 		before := time.Now()
-		var errno syscall.Errno
-		if t.Call == "trivial" {
-			_, _, errno = unix.RawSyscall(trivial, 0, 0, 0)
-		} else {
-			errno = mknod(path)
+		for range batch {
+			err = do()
 		}
-		times[i] = time.Since(before)
-		if errno != 0 {
-			return nil, fmt.Errorf("call %d: %s: %w", i, t.Call, errno)
+		times[i] = time.Since(before) / time.Duration(batch)
+		if err == nil {
+			err = undo()
 		}
-		if t.Call != "trivial" {
-			if err := remove(t.Path, bound); err != nil {
+		if err != nil {
+			return nil, fmt.Errorf("call %d: %s: %w", i, t.Call, err)
+		}
+		if t.Turns {
+			if err := sendTo(conn, struct{}{}, nil); err != nil {
 				return nil, err
 			}
 		}
 	}
 	return times, nil
+}
+
+// calls gives the call, and what takes its effect back.
+func (t *task) calls() (do, undo func() error, err error) {
+	path, err := unix.BytePtrFromString(t.Path)
+	if err != nil {
+		return nil, nil, err
+	}
+	source, err := unix.BytePtrFromString(t.Source)
+	if err != nil {
+		return nil, nil, err
+	}
+	nothing := func() error { return nil }
+	unmount := func() error { return os.NewSyscallError("umount2", unix.Unmount(t.Path, 0)) }
+	switch t.Call {
+	case "trivial":
+		return func() error {
+			_, _, errno := unix.RawSyscall(trivial, 0, 0, 0)
+			return verdict(errno)
+		}, nothing, nil
+	case "mknod":
+		bound := t.Tmpfs != "" && filepath.Dir(t.Path) == t.Tmpfs
+		return func() error { return verdict(mknod(path)) }, func() error { return remove(t.Path, bound) }, nil
+	case "mount":
+		return func() error { return verdict(mount(source, path, ext4, t.Flags)) }, unmount, nil
+	case "mount-loop":
+		return func() error { return mountLoop(t.Source, path, t.Flags) }, unmount, nil
+	case "private":
+		return func() error { return verdict(mount(source, path, nil, t.Flags)) }, nothing, nil
+	}
+	return nil, nil, fmt.Errorf("no such call: %q", t.Call)
+}
+
+// verdict is nil for 0, which an error made of it is not.
+func verdict(errno syscall.Errno) error {
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 func remove(path string, bound bool) error {

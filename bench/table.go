@@ -67,6 +67,41 @@ func (t *table) rowBeside(name, alone string, run func() ([]time.Duration, error
 	return nil
 }
 
+// pair measures two things in turns: what others are compared with, and what is
+// compared. bar says what the second has to clear, and whether it does.
+func (t *table) pair(base, name string, bar func(base, l line) (string, bool), run func() ([][]time.Duration, error)) error {
+	var all [][2]line
+	for range runs {
+		times, err := run()
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		all = append(all, [2]line{figures(base, times[0]), figures(name, times[1])})
+	}
+	// The median of what is asked for, not of one of its two sides.
+	slices.SortFunc(all, func(a, b [2]line) int { return int(a[1].p50 - a[0].p50 - (b[1].p50 - b[0].p50)) })
+	lines := all[len(all)/2]
+	lines[1].add(bar(lines[0], lines[1]))
+	t.lines = append(t.lines, lines[:]...)
+	return nil
+}
+
+// within bounds what is lost to the other by a time.
+func within(most time.Duration) func(base, l line) (string, bool) {
+	return func(base, l line) (string, bool) {
+		lost := l.p50 - base.p50
+		return fmt.Sprintf("p50 ≤ native + %d µs (%+.0f µs, %.2f ×)", most.Microseconds(), micro(lost), ratio(l.p50, base.p50)), lost <= most
+	}
+}
+
+// factor bounds it by a ratio.
+func factor(most float64) func(base, l line) (string, bool) {
+	return func(base, l line) (string, bool) {
+		times := ratio(l.p50, base.p50)
+		return fmt.Sprintf("p50 ≤ %g × stock profile (%+.2f µs, %.3f ×)", most, micro(l.p50-base.p50), times), times <= most
+	}
+}
+
 func (t *table) perListener(n int, kib float64) {
 	l := line{name: fmt.Sprintf("resident memory of one of %d idle listeners: %.1f KiB", n, kib)}
 	l.add("≤ 40 KiB", kib <= 40)
@@ -91,11 +126,16 @@ func median(name string, run func() ([]time.Duration, error)) (line, error) {
 		if err != nil {
 			return line{}, fmt.Errorf("%s: %w", name, err)
 		}
-		slices.Sort(times)
-		all = append(all, line{name: name, p50: times[len(times)/2], p99: times[len(times)*99/100]})
+		all = append(all, figures(name, times))
 	}
 	slices.SortFunc(all, func(a, b line) int { return int(a.p50 - b.p50) })
 	return all[len(all)/2], nil
+}
+
+// figures sorts the times.
+func figures(name string, times []time.Duration) line {
+	slices.Sort(times)
+	return line{name: name, p50: times[len(times)/2], p99: times[len(times)*99/100]}
 }
 
 func ratio(a, b time.Duration) float64 { return float64(a) / float64(b) }
