@@ -149,7 +149,6 @@ func FuzzData(f *testing.F) {
 			return
 		}
 		caller := emulatortest.NewCaller(t)
-		defer caller.Close()
 		caller.Args[argData], caller.Args[argFlags] = caller.Bytes(text), flags
 		if edge {
 			caller.Args[argData] = caller.AtEdge(text)

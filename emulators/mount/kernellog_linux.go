@@ -1,8 +1,10 @@
 package mount
 
 import (
+	"os"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -17,27 +19,68 @@ type kernelLog struct {
 	device string
 }
 
-// openKernelLog begins now. nil where there is no log to be read.
-func openKernelLog(device string) *kernelLog {
+// kernelLogs keeps descriptors of the log: opening one takes longer than all that
+// is done with it. Safe for concurrent use.
+type kernelLogs struct {
+	mu   sync.Mutex // guards free
+	free []tracee.Handle
+}
+
+// maxFreeLogs bounds the descriptors that are kept.
+const maxFreeLogs = 4
+
+// begin begins now; whoever asked ends it. nil where there is no log to be read.
+func (p *kernelLogs) begin(device string) *kernelLog {
 	if device == "" {
 		return nil
 	}
-	fd, err := unix.Open("/dev/kmsg", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := p.take()
 	if err != nil {
 		return nil
 	}
-	l := &kernelLog{fd: tracee.NewHandle(fd), device: device}
-	if _, err := unix.Seek(fd, 0, unix.SEEK_END); err != nil {
-		l.close()
+	l := &kernelLog{fd: fd, device: device}
+	if _, err := unix.Seek(fd.FD(), 0, unix.SEEK_END); err != nil {
+		l.fd.Close()
 		return nil
 	}
 	return l
 }
 
-func (l *kernelLog) close() {
-	if l != nil {
-		l.fd.Close()
+func (p *kernelLogs) take() (tracee.Handle, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n := len(p.free); n > 0 {
+		fd := p.free[n-1]
+		p.free = p.free[:n-1]
+		return fd, nil
 	}
+	fd, err := unix.Open("/dev/kmsg", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return tracee.Handle{}, &os.PathError{Op: "open", Path: "/dev/kmsg", Err: err}
+	}
+	return tracee.NewHandle(fd), nil
+}
+
+func (p *kernelLogs) end(l *kernelLog) {
+	if l == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.free) >= maxFreeLogs {
+		l.fd.Close()
+		return
+	}
+	p.free = append(p.free, l.fd)
+}
+
+func (p *kernelLogs) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range p.free {
+		p.free[i].Close()
+	}
+	p.free = nil
 }
 
 const (

@@ -1,6 +1,10 @@
 package mount
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/callgate/callgate/pkg/seccompnotify/notifytest"
+)
 
 func TestMessage(t *testing.T) {
 	for record, want := range map[string]string{
@@ -14,6 +18,18 @@ func TestMessage(t *testing.T) {
 	} {
 		if got := message(record); got != want {
 			t.Errorf("%q: %q, want %q", record, got, want)
+		}
+	}
+}
+
+// TestUnescape: what the kernel escapes is text again, on one line, and what is
+// no escape stays.
+func TestUnescape(t *testing.T) {
+	for text, want := range map[string]string{
+		`plain`: "plain", ``: "", `two\x0alines`: "two lines", `a\x5cx41`: `a\x41`, `\xc3\xa4`: "ä", `end\x4`: `end\x4`, `end\x`: `end\x`, `\xzz`: `\xzz`, `\x+1`: `\x+1`, `\x\x41`: `\xA`,
+	} {
+		if got := unescape(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
 		}
 	}
 }
@@ -46,9 +62,40 @@ func TestMentions(t *testing.T) {
 }
 
 func TestNoKernelLog(t *testing.T) {
-	l := openKernelLog("")
+	var logs kernelLogs
+	l := logs.begin("")
 	if l != nil || l.since() != "" {
 		t.Error("a log of no device")
 	}
-	l.close()
+	logs.end(l)
+	logs.close()
+}
+
+// TestKernelLogs: descriptors are used again, from now on, a few are kept, and
+// none in the end.
+func TestKernelLogs(t *testing.T) {
+	notifytest.NoLeak(t)
+	var logs kernelLogs
+	defer logs.close()
+	var begun []*kernelLog
+	for range maxFreeLogs + 2 {
+		l := logs.begin("loop0")
+		if l == nil {
+			t.Skip("/dev/kmsg is not to be read")
+		}
+		begun = append(begun, l)
+	}
+	kept := make(map[int]bool)
+	for i, l := range begun {
+		kept[l.fd.FD()] = i < maxFreeLogs
+		logs.end(l)
+	}
+	if len(logs.free) != maxFreeLogs {
+		t.Errorf("%d descriptors are kept", len(logs.free))
+	}
+	again := logs.begin("loop0")
+	if !kept[again.fd.FD()] || again.since() != "" {
+		t.Errorf("descriptor %d, %q", again.fd.FD(), again.since())
+	}
+	logs.end(again)
 }

@@ -230,8 +230,8 @@ func (m *mounter) make(ctx context.Context) (tracee.Handle, error) {
 	}
 	b := builder{mounter: m}
 	if dev != 0 {
-		b.log = openKernelLog(kernelName(dev))
-		defer b.log.close()
+		b.log = m.emulator.bench.shop.logs.begin(kernelName(dev))
+		defer m.emulator.bench.shop.logs.end(b.log)
 	}
 	return b.build(ctx, name, dev)
 }

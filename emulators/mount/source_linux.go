@@ -1,11 +1,11 @@
 package mount
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -30,7 +30,7 @@ var errNoSource = errors.New("no source is given")
 // find looks the source up as the caller would.
 func (m *mounter) find() error {
 	o := &m.from
-	if !onDevice(m.fstype) {
+	if !m.emulator.bench.shop.types.onDevice(m.fstype) {
 		return nil
 	}
 	if o.given == "" {
@@ -151,20 +151,38 @@ var networked = map[string]bool{
 	"nfs": true, "nfs4": true, "cifs": true, "smb3": true, "9p": true, "ceph": true, "afs": true, "coda": true, "gfs2": false,
 }
 
-// onDevice says whether a type of filesystem is read from a block device.
-func onDevice(fstype string) bool {
+// types remembers which filesystems are read from a block device. Safe for
+// concurrent use.
+type types struct {
+	mu    sync.Mutex // guards known
+	known map[string]bool
+}
+
+// onDevice says whether a type of filesystem is read from a block device, as
+// far as anybody can tell who has not loaded its module.
+func (t *types) onDevice(fstype string) bool {
 	if net, known := networked[fstype]; known {
 		return !net
 	}
-	f, err := os.Open("/proc/filesystems")
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if device, known := t.known[fstype]; known {
+		return device
+	}
+	text, err := os.ReadFile("/proc/filesystems")
 	if err != nil {
 		return true
 	}
-	defer func() { _ = f.Close() }()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if name, nodev := strings.CutPrefix(lines.Text(), "nodev\t"); nodev && name == fstype {
-			return false
+	for line := range strings.Lines(string(text)) {
+		kind, name, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
+		if name != fstype {
+			continue
 		}
+		if t.known == nil {
+			t.known = make(map[string]bool)
+		}
+		t.known[fstype] = kind != "nodev"
+		return t.known[fstype]
 	}
-	return true // also what is not loaded yet
+	return true
 }

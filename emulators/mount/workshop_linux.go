@@ -28,6 +28,8 @@ type workshop struct {
 
 	next  atomic.Uint64
 	loops loops
+	logs  kernelLogs
+	types types
 }
 
 // bench is one container's use of the workshop.
@@ -127,6 +129,7 @@ func (w *workshop) dismantle() {
 		w.room.Close()
 	}
 	w.fds.Close()
+	w.logs.close()
 	w.sealer, w.room = nil, nil
 }
 

@@ -1,7 +1,7 @@
 // Package filter turns a resolved OCI seccomp section into a BPF program and loads it on a thread.
 //
-// It exists for `callgate run`, which has no OCI runtime to do this. [Build] makes the same libseccomp calls, in the same order, as runc
-// and crun do, so that a profile means the same whoever loads it; the tests of hooks/profile simulate its programs for that reason. libseccomp
+// It exists for `callgate run`, which has no OCI runtime to do this. [Build] makes the same rules, in the same order, as runc
+// and crun do, so that a profile means the same whoever loads it, and adds a hint that makes it faster; the tests of hooks/profile simulate its programs for that reason. libseccomp
 // only builds here: the program is loaded with seccomp(2) itself, because seccomp_load(3) gives a process one listener ever
 // and libseccomp-golang forces SECCOMP_FILTER_FLAG_TSYNC.
 //
@@ -55,7 +55,33 @@ func Build(profile *specs.LinuxSeccomp) ([]unix.SockFilter, error) {
 			return nil, fmt.Errorf("syscalls[%d]: %w", i, err)
 		}
 	}
+	if err := conditionalFirst(f, profile.Syscalls); err != nil {
+		return nil, err
+	}
 	return export(f)
+}
+
+// conditionalFirst has the program look first for the calls that have
+// conditions. libseccomp puts them last, behind hundreds of others, whereas
+// those others, if they are always allowed, never run the program at all (the
+// kernel keeps a bitmap of them since Linux 5.11). It decides nothing.
+func conditionalFirst(f *libseccomp.ScmpFilter, rules []specs.LinuxSyscall) error {
+	const first = 255
+	for _, rule := range rules {
+		if len(rule.Args) == 0 {
+			continue
+		}
+		for _, name := range rule.Names {
+			nr, err := libseccomp.GetSyscallFromName(name)
+			if err != nil {
+				continue // newer than this libseccomp
+			}
+			if err := f.SetSyscallPriority(nr, first); err != nil {
+				return fmt.Errorf("set priority of %s: %w", name, err)
+			}
+		}
+	}
+	return nil
 }
 
 func addRule(f *libseccomp.ScmpFilter, def libseccomp.ScmpAction, rule specs.LinuxSyscall) error {
