@@ -62,8 +62,7 @@ type Dispatcher struct {
 
 	reactors []*reactor
 	dog      *watchdog
-	jobs     chan *job
-	idlers   atomic.Int32
+	parking  parking
 	inFlight atomic.Int64
 	threads  sync.WaitGroup
 	stopped  chan struct{}
@@ -98,7 +97,6 @@ func New(o Options) (*Dispatcher, error) {
 		host:  host,
 		kinds: o.Kinds, proc: o.Proc, routes: r, limits: o.Limits, epoch: time.Now(),
 		report: o.Report, fail: o.Fail, anchor: o.Anchor, ended: o.Ended,
-		jobs:     make(chan *job),
 		stopped:  make(chan struct{}),
 		sessions: make(map[int32]*session),
 		next:     wakeID + 1,
@@ -234,6 +232,7 @@ func (d *Dispatcher) Close(ctx context.Context) error {
 		errs = append(errs, err)
 	}
 	close(d.stopped)
+	d.parking.close()
 	d.mu.RLock()
 	all := make([]*session, 0, len(d.sessions))
 	for _, s := range d.sessions {

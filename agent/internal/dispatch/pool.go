@@ -174,9 +174,7 @@ func (c *Container) done(j *job, broken bool) *job {
 
 // employ gives a job to an idle worker or to a new one.
 func (d *Dispatcher) employ(j *job) {
-	select {
-	case d.jobs <- j:
-	default:
+	if !d.parking.hand(j) {
 		d.threads.Add(1)
 		go d.work(j)
 	}
@@ -191,10 +189,15 @@ func (d *Dispatcher) work(j *job) {
 		d.refuse(j, fmt.Errorf("make worker: %w", err))
 		return
 	}
+	place, err := newPlace()
+	if err == nil {
+		defer place.close()
+	}
 	for j != nil {
 		j = d.runJob(r, j)
-		if j == nil && !r.thread.Broken() {
-			j = d.idle()
+		// Without a place to wait, for want of descriptors, it is its last.
+		if j == nil && place != nil && !r.thread.Broken() {
+			j = d.parking.wait(place)
 		}
 	}
 }
@@ -216,24 +219,5 @@ func (d *Dispatcher) refuse(j *job, why error) {
 		r.session, r.notif, r.begun = j.session, j.notif, j.begun
 		r.settle(d.routes.find(j.notif.Data.Arch, j.notif.Data.NR), emulators.Response{}, why)
 		j = j.session.container.done(j, false)
-	}
-}
-
-// idle waits for the next job, for a while.
-func (d *Dispatcher) idle() *job {
-	if d.idlers.Add(1) > idleWorkers {
-		d.idlers.Add(-1)
-		return nil
-	}
-	defer d.idlers.Add(-1)
-	timer := time.NewTimer(idleTime)
-	defer timer.Stop()
-	select {
-	case j := <-d.jobs:
-		return j
-	case <-timer.C:
-		return nil
-	case <-d.stopped:
-		return nil
 	}
 }
