@@ -18,7 +18,8 @@ import (
 type builder struct {
 	*mounter
 	log    *kernelLog
-	errors string // what an ext filesystem is to do about errors; "": not one
+	device *tracee.Handle // borrowed, if it is open already
+	errors string         // what an ext filesystem is to do about errors; "": not one
 }
 
 // build makes the mount with all flags. The kernel looks the device up by a
@@ -26,14 +27,16 @@ type builder struct {
 func (b *builder) build(ctx context.Context, name string, dev uint64) (tracee.Handle, error) {
 	// btrfs keeps a list of devices by name for the whole host.
 	if b.from.file.FD() >= 0 && (!presentable(name) || b.fstype == "btrfs") {
-		name = "/dev/" + kernelName(dev)
+		name = "/dev/" + b.emulator.bench.shop.kernelName(dev)
 		if !presentable(name) {
 			name = "/dev/source"
 		}
 	}
 	var tree tracee.Handle
 	work := func() (err error) {
-		tree, err = b.create(name)
+		if tree, err = b.create(name); err == nil {
+			tree, err = b.finish(tree)
+		}
 		return err
 	}
 	if b.from.file.FD() < 0 {
@@ -52,7 +55,7 @@ func (b *builder) build(ctx context.Context, name string, dev uint64) (tracee.Ha
 		tree.Close()
 		return tracee.Handle{}, err
 	}
-	return b.finish(tree)
+	return tree, nil
 }
 
 // busyFor is how long a filesystem may take to be gone for good after the
@@ -77,13 +80,17 @@ func untilFree(ctx context.Context, f func() error) error {
 // the kernel is to look the source up.
 func (b *builder) create(name string) (tracee.Handle, error) {
 	if b.from.file.FD() >= 0 {
-		device, err := openDevice(name, 0)
-		if err != nil {
-			return tracee.Handle{}, b.failed("open device", err, nil)
+		device := b.device
+		if device == nil {
+			opened, err := openDevice(name, 0)
+			if err != nil {
+				return tracee.Handle{}, b.failed("open device", err, nil)
+			}
+			// Held open meanwhile: the last one to close a device empties its cache.
+			defer opened.Close()
+			device = &opened
 		}
-		// Held open meanwhile: the last one to close a device empties its cache.
-		defer device.Close()
-		if err := b.inspect(&device); err != nil {
+		if err := b.inspect(device); err != nil {
 			return tracee.Handle{}, err
 		}
 	}
@@ -213,7 +220,8 @@ func (b *builder) failed(doing string, err error, fs *mnt.Context) error {
 }
 
 // finish shifts the mount's ids, locks what the container must not change, and
-// sets what it asked for.
+// sets what it asked for. It takes ownership of tree. The thread leaves its jail
+// for the room.
 func (b *builder) finish(tree tracee.Handle) (tracee.Handle, error) {
 	thread := b.req.Thread()
 	fail := func(doing string, err error) (tracee.Handle, error) {
@@ -237,7 +245,7 @@ func (b *builder) finish(tree tracee.Handle) (tracee.Handle, error) {
 			}
 		}
 		if attributes(forced) != 0 {
-			sealed, err := b.emulator.bench.shop.sealer.Seal(thread, &tree)
+			sealed, err := b.emulator.bench.shop.sealer.Seal(&tree)
 			if err != nil {
 				return fail("lock flags", err)
 			}

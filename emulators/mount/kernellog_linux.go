@@ -16,7 +16,7 @@ import (
 // them there. A nil one has nothing to say.
 type kernelLog struct {
 	fd     tracee.Handle
-	device string
+	device func() string
 }
 
 // kernelLogs keeps descriptors of the log: opening one takes longer than all that
@@ -29,11 +29,9 @@ type kernelLogs struct {
 // maxFreeLogs bounds the descriptors that are kept.
 const maxFreeLogs = 4
 
-// begin begins now; whoever asked ends it. nil where there is no log to be read.
-func (p *kernelLogs) begin(device string) *kernelLog {
-	if device == "" {
-		return nil
-	}
+// begin begins now; whoever asked ends it. device is asked for the device's name
+// if there is something to be read. nil where there is no log.
+func (p *kernelLogs) begin(device func() string) *kernelLog {
 	fd, err := p.take()
 	if err != nil {
 		return nil
@@ -93,6 +91,10 @@ func (l *kernelLog) since() string {
 	if l == nil {
 		return ""
 	}
+	device := l.device()
+	if device == "" {
+		return ""
+	}
 	var words []string
 	var buf [8192]byte // one record a read; a longer one gives EINVAL
 	for range maxRecords {
@@ -103,7 +105,7 @@ func (l *kernelLog) since() string {
 		if err != nil || n <= 0 {
 			break
 		}
-		if text := message(string(buf[:n])); mentions(text, l.device) {
+		if text := message(string(buf[:n])); mentions(text, device) {
 			words = append(words, text)
 		}
 	}

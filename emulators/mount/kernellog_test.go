@@ -63,9 +63,14 @@ func TestMentions(t *testing.T) {
 
 func TestNoKernelLog(t *testing.T) {
 	var logs kernelLogs
-	l := logs.begin("")
-	if l != nil || l.since() != "" {
-		t.Error("a log of no device")
+	var none *kernelLog
+	if none.since() != "" {
+		t.Error("no log says something")
+	}
+	logs.end(none)
+	l := logs.begin(func() string { return "" })
+	if l.since() != "" {
+		t.Error("a log of no device says something")
 	}
 	logs.end(l)
 	logs.close()
@@ -79,7 +84,7 @@ func TestKernelLogs(t *testing.T) {
 	defer logs.close()
 	var begun []*kernelLog
 	for range maxFreeLogs + 2 {
-		l := logs.begin("loop0")
+		l := logs.begin(func() string { return "loop0" })
 		if l == nil {
 			t.Skip("/dev/kmsg is not to be read")
 		}
@@ -93,7 +98,7 @@ func TestKernelLogs(t *testing.T) {
 	if len(logs.free) != maxFreeLogs {
 		t.Errorf("%d descriptors are kept", len(logs.free))
 	}
-	again := logs.begin("loop0")
+	again := logs.begin(func() string { return "loop0" })
 	if !kept[again.fd.FD()] || again.since() != "" {
 		t.Errorf("descriptor %d, %q", again.fd.FD(), again.since())
 	}

@@ -1,6 +1,7 @@
 package mount
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -215,7 +216,8 @@ func (m *mounter) make(ctx context.Context) (tracee.Handle, error) {
 	if m.rule.Via == viaFUSE {
 		return m.serve(ctx)
 	}
-	name, dev := m.from.name, m.from.stat.Rdev
+	b := builder{mounter: m}
+	name, dev := cmp.Or(m.from.name, m.from.given), m.from.stat.Rdev
 	if m.from.isImage() {
 		var device loopDevice
 		err := untilFree(ctx, func() (err error) {
@@ -226,12 +228,13 @@ func (m *mounter) make(ctx context.Context) (tracee.Handle, error) {
 			return tracee.Handle{}, err
 		}
 		defer device.close() // the kernel's hold on it is the mount's from then on
+		b.device = &device.fd
 		name, dev = device.name, device.dev
 	}
-	b := builder{mounter: m}
 	if dev != 0 {
-		b.log = m.emulator.bench.shop.logs.begin(kernelName(dev))
-		defer m.emulator.bench.shop.logs.end(b.log)
+		shop := m.emulator.bench.shop
+		b.log = shop.logs.begin(func() string { return shop.kernelName(dev) })
+		defer shop.logs.end(b.log)
 	}
 	return b.build(ctx, name, dev)
 }

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -876,8 +878,15 @@ func empty(tb testing.TB, thread *tracee.Thread, shop *workshop) {
 		if lines := strings.Count(string(buf[:n]), "\n"); lines != 1 {
 			tb.Errorf("want one mount, there are\n%s", buf[:n])
 		}
-		if names, err := os.ReadDir("/"); err != nil || len(names) != 0 {
+		if names, err := os.ReadDir("/"); err != nil || len(names) > maxFreeJails {
 			tb.Errorf("in the room: %v, %v", names, err)
+		}
+		// What is left of a jail is nothing, or an empty /dev.
+		for _, pattern := range []string{"/*/*", "/*/dev/*"} {
+			names, err := filepath.Glob(pattern)
+			if slices.ContainsFunc(names, func(name string) bool { return path.Base(name) != "dev" }) || err != nil {
+				tb.Errorf("in the room: %v, %v", names, err)
+			}
 		}
 		return err
 	})

@@ -20,6 +20,13 @@ type policy struct {
 	MaxLoops int `yaml:"maxLoops"`
 }
 
+// globs says whether a source is a glob: whether names matter.
+func (p *policy) globs() bool {
+	return slices.ContainsFunc(p.Allow, func(r rule) bool {
+		return slices.ContainsFunc(r.Source, func(s source) bool { return !s.device })
+	})
+}
+
 // defaultMaxLoops is MaxLoops if none is given.
 const defaultMaxLoops = 16
 

@@ -51,9 +51,7 @@ func (m *mounter) find() error {
 	}
 	switch {
 	case o.isDevice():
-		// may_open_dev of fs/namei.c. A node that does not open may be of the
-		// container's making, and bear any number.
-		opens, err := thread.DevicesOpen(&o.file, &o.stat)
+		opens, err := m.nodeOpens()
 		if err != nil {
 			return err
 		}
@@ -67,8 +65,31 @@ func (m *mounter) find() error {
 	default:
 		return &failure{doing: "use source", err: unix.ENOTBLK}
 	}
-	o.name, err = m.emulator.bench.shop.name(thread, at.Root, &o.file)
+	if o.isImage() || m.emulator.policy.globs() {
+		o.name, err = m.emulator.bench.shop.name(thread, at.Root, &o.file)
+	}
 	return err
+}
+
+// nodeOpens is may_open_dev of fs/namei.c for the source: a node that does not
+// open may be of the container's making, and bear any number. What is known of
+// its mount's filesystem holds for all nodes there.
+func (m *mounter) nodeOpens() (bool, error) {
+	o, mounts := &m.from, &m.req.Container().Mounts
+	fs, err := mounts.Look(&o.file, &o.stat, true)
+	if err != nil {
+		return false, err
+	}
+	if fs.Tried && fs.Local && !fs.NoDevices {
+		var flags unix.Statfs_t
+		err := unix.Fstatfs(o.file.FD(), &flags)
+		return flags.Flags&unix.ST_NODEV == 0, os.NewSyscallError("fstatfs", err)
+	}
+	opens, err := m.req.Thread().DevicesOpen(&o.file, &o.stat)
+	if err == nil && opens {
+		mounts.Learn(&o.stat, fs, false)
+	}
+	return opens, err
 }
 
 // matches says whether a rule is about the source.

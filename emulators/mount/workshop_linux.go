@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,12 +25,14 @@ type workshop struct {
 	room    *mnt.Room
 	sealer  *mnt.Sealer
 	fds     tracee.Handle // /proc/self/fd
+	devices tracee.Handle // /sys/dev/block; -1 where there is none
 	benches int           // in use; the rest is open while there are any
 
 	next  atomic.Uint64
 	loops loops
 	logs  kernelLogs
 	types types
+	jails jails
 }
 
 // bench is one container's use of the workshop.
@@ -114,6 +117,9 @@ func (w *workshop) build() (err error) {
 		return &os.PathError{Op: "open", Path: "/proc/self/fd", Err: err}
 	}
 	w.fds = tracee.NewHandle(fds)
+	if fd, err := unix.Open("/sys/dev/block", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err == nil {
+		w.devices = tracee.NewHandle(fd)
+	}
 	if w.room, err = mnt.OpenRoom(); err != nil {
 		return err
 	}
@@ -129,7 +135,9 @@ func (w *workshop) dismantle() {
 		w.room.Close()
 	}
 	w.fds.Close()
+	w.devices.Close()
 	w.logs.close()
+	w.closeJails()
 	w.sealer, w.room = nil, nil
 }
 
@@ -157,34 +165,38 @@ func (w *workshop) name(thread *tracee.Thread, root, h *tracee.Handle) (string, 
 // filesystem is made: no path of a container's or of an option's leads anywhere
 // else from there, and the node is the agent's.
 type jail struct {
+	name string // in the room
 	dir  tracee.Handle
-	made []string // below dir, the youngest last
+	dirs []string // that were made below dir
 }
 
-// within runs f on a thread that is in a jail with the device under a name.
+// jails keeps those that are not in use. Safe for concurrent use.
+type jails struct {
+	mu   sync.Mutex // guards the rest
+	free []*jail
+	next int
+}
+
+const maxFreeJails = 4
+
+// within runs f on a thread that is in a jail with the device under a name; with
+// no device if dev is 0.
 func (w *workshop) within(thread *tracee.Thread, name string, dev uint64, f func() error) error {
-	return thread.InMounts(w.room.Namespace(), func() (err error) {
-		own := "jail" + strconv.FormatUint(w.next.Add(1), 10)
-		top := w.room.Dir().FD()
-		if err := unix.Mkdirat(top, own, 0o700); err != nil {
-			return os.NewSyscallError("mkdirat", err)
-		}
-		j := &jail{}
-		defer func() {
-			j.clear()
-			err = errors.Join(err, os.NewSyscallError("unlinkat", unix.Unlinkat(top, own, unix.AT_REMOVEDIR)))
-		}()
-		fd, err := unix.Openat(top, own, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	return w.sealer.Enter(thread, func() (err error) {
+		j, err := w.takeJail()
 		if err != nil {
-			return os.NewSyscallError("openat", err)
+			return err
 		}
-		j.dir = tracee.NewHandle(fd)
+		defer w.putJail(j)
 		if dev != 0 {
-			if err := j.node(name, dev); err != nil {
+			below := strings.TrimPrefix(name, "/")
+			if err := j.node(below, dev); err != nil {
 				return err
 			}
+			// What fails leaves a name on a tmpfs of the agent's own.
+			defer func() { _ = unix.Unlinkat(j.dir.FD(), below, 0) }()
 		}
-		if err := unix.Fchdir(fd); err != nil {
+		if err := unix.Fchdir(j.dir.FD()); err != nil {
 			return os.NewSyscallError("fchdir", err)
 		}
 		if err := unix.Chroot("."); err != nil {
@@ -194,38 +206,76 @@ func (w *workshop) within(thread *tracee.Thread, name string, dev uint64, f func
 	})
 }
 
-// node makes a block device under an absolute name.
-func (j *jail) node(name string, dev uint64) error {
-	below := strings.TrimPrefix(name, "/")
-	for i := range len(below) {
-		if below[i] != '/' {
-			continue
-		}
-		if err := unix.Mkdirat(j.dir.FD(), below[:i], 0o700); err != nil {
-			return os.NewSyscallError("mkdirat", err)
-		}
-		j.made = append(j.made, below[:i])
+// takeJail gives a jail without nodes. The thread is in the room.
+func (w *workshop) takeJail() (*jail, error) {
+	w.jails.mu.Lock()
+	defer w.jails.mu.Unlock()
+	if n := len(w.jails.free); n > 0 {
+		j := w.jails.free[n-1]
+		w.jails.free = w.jails.free[:n-1]
+		return j, nil
 	}
-	if err := unix.Mknodat(j.dir.FD(), below, unix.S_IFBLK|0o600, int(dev)); err != nil {
-		return os.NewSyscallError("mknodat", err)
+	w.jails.next++
+	j := &jail{name: "jail" + strconv.Itoa(w.jails.next)}
+	top := w.room.Dir().FD()
+	if err := unix.Mkdirat(top, j.name, 0o700); err != nil {
+		return nil, os.NewSyscallError("mkdirat", err)
 	}
-	j.made = append(j.made, below)
-	return nil
+	fd, err := unix.Openat(top, j.name, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, errors.Join(os.NewSyscallError("openat", err), unix.Unlinkat(top, j.name, unix.AT_REMOVEDIR))
+	}
+	j.dir = tracee.NewHandle(fd)
+	return j, nil
 }
 
-// clear takes everything away. What fails leaves a name on a tmpfs of the
-// agent's own.
-func (j *jail) clear() {
-	for i := len(j.made) - 1; i >= 0; i-- {
-		flags := unix.AT_REMOVEDIR
-		if i == len(j.made)-1 {
-			flags = 0
-		}
-		if unix.Unlinkat(j.dir.FD(), j.made[i], flags) != nil {
-			_ = unix.Unlinkat(j.dir.FD(), j.made[i], flags^unix.AT_REMOVEDIR)
+// putJail keeps a jail, or takes it down.
+func (w *workshop) putJail(j *jail) {
+	w.jails.mu.Lock()
+	defer w.jails.mu.Unlock()
+	keep := len(w.jails.free) < maxFreeJails
+	for _, dir := range slices.Backward(j.dirs) {
+		// What a caller made up is in no other caller's way.
+		if !keep || dir != "dev" {
+			_ = unix.Unlinkat(j.dir.FD(), dir, unix.AT_REMOVEDIR)
 		}
 	}
+	if keep {
+		j.dirs = slices.DeleteFunc(j.dirs, func(dir string) bool { return dir != "dev" })
+		w.jails.free = append(w.jails.free, j)
+		return
+	}
 	j.dir.Close()
+	_ = unix.Unlinkat(w.room.Dir().FD(), j.name, unix.AT_REMOVEDIR)
+}
+
+func (w *workshop) closeJails() {
+	for _, j := range w.jails.free {
+		j.dir.Close() // and the room goes, with all in it
+	}
+	w.jails.free = nil
+}
+
+// node makes a block device under a relative name.
+func (j *jail) node(name string, dev uint64) error {
+	for i := range len(name) {
+		if name[i] != '/' || slices.Contains(j.dirs, name[:i]) {
+			continue
+		}
+		if err := unix.Mkdirat(j.dir.FD(), name[:i], 0o700); err != nil {
+			return os.NewSyscallError("mkdirat", err)
+		}
+		j.dirs = append(j.dirs, name[:i])
+	}
+	err := unix.Mknodat(j.dir.FD(), name, unix.S_IFBLK|0o600, int(dev))
+	if err == unix.EEXIST {
+		// The folder /dev, which is kept, and empty.
+		j.dirs = slices.DeleteFunc(j.dirs, func(dir string) bool { return dir == name })
+		if err = unix.Unlinkat(j.dir.FD(), name, unix.AT_REMOVEDIR); err == nil {
+			err = unix.Mknodat(j.dir.FD(), name, unix.S_IFBLK|0o600, int(dev))
+		}
+	}
+	return os.NewSyscallError("mknodat", err)
 }
 
 const (
@@ -245,11 +295,13 @@ func presentable(name string) bool {
 }
 
 // kernelName is what the kernel calls a block device, in its messages and in
-// /dev: "" if it has none such.
-func kernelName(dev uint64) string {
-	link, err := os.Readlink("/sys/dev/block/" + strconv.Itoa(int(unix.Major(dev))) + ":" + strconv.Itoa(int(unix.Minor(dev))))
+// /dev: "" if it has none such. It works wherever the thread's root is.
+func (w *workshop) kernelName(dev uint64) string {
+	var buf [256]byte
+	number := strconv.Itoa(int(unix.Major(dev))) + ":" + strconv.Itoa(int(unix.Minor(dev)))
+	n, err := unix.Readlinkat(w.devices.FD(), number, buf[:])
 	if err != nil {
 		return ""
 	}
-	return path.Base(link)
+	return path.Base(string(buf[:n]))
 }

@@ -39,7 +39,11 @@ func TestSeal(t *testing.T) {
 		plain.Close()
 
 		given := tree(t, forced)
-		sealed, err := sealer.Seal(thread, &given)
+		var sealed tracee.Handle
+		err := sealer.Enter(thread, func() (err error) {
+			sealed, err = sealer.Seal(&given)
+			return err
+		})
 		given.Close()
 		if err != nil {
 			t.Error(err)
@@ -91,7 +95,11 @@ func TestSealLeavesNothing(t *testing.T) {
 	onThread(t, func(thread *tracee.Thread) {
 		for range 10 {
 			given := tree(t, forced)
-			sealed, err := sealer.Seal(thread, &given)
+			var sealed tracee.Handle
+			err := sealer.Enter(thread, func() (err error) {
+				sealed, err = sealer.Seal(&given)
+				return err
+			})
 			given.Close()
 			if err != nil {
 				t.Error(err)

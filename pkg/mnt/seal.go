@@ -209,28 +209,37 @@ func neverRuns() ([]byte, error) {
 	return program.Bytes(), nil
 }
 
-// Seal makes a copy of a detached mount, whose flags are locked. tree is
-// borrowed and no longer detached afterwards, but unmounted: close it.
-func (s *Sealer) Seal(thread *tracee.Thread, tree *tracee.Handle) (sealed tracee.Handle, err error) {
+// Seal makes a copy of a detached mount, whose flags are locked. The thread must
+// be in the upper room ([Sealer.Enter]), with all capabilities. tree is borrowed
+// and no longer detached afterwards, but unmounted: close it.
+func (s *Sealer) Seal(tree *tracee.Handle) (sealed tracee.Handle, err error) {
 	name := "seal" + strconv.FormatUint(s.next.Add(1), 10)
-	err = thread.InMounts(&s.upper.ns, func() error {
-		return s.upper.Mount(tree, name)
-	})
-	if err != nil {
+	if err := s.upper.Mount(tree, name); err != nil {
 		return tracee.Handle{}, err
 	}
-	err = thread.InMounts(&s.lower.ns, func() (err error) {
-		sealed, err = cloneAt(&s.lower.dir, name)
-		return err
-	})
-	remove := thread.InMounts(&s.upper.ns, func() error {
-		err := Detach(tree) // and, by propagation, below
-		_ = unix.Unlinkat(s.upper.dir.FD(), name, unix.AT_REMOVEDIR)
-		return err
-	})
-	if err = errors.Join(err, remove); err != nil {
+	sealed, err = s.below(name)
+	// And, by propagation, below.
+	err = errors.Join(err, Detach(tree))
+	_ = unix.Unlinkat(s.upper.dir.FD(), name, unix.AT_REMOVEDIR)
+	if err != nil {
 		sealed.Close()
 		return tracee.Handle{}, err
 	}
 	return sealed, nil
+}
+
+// below clones what has arrived in the lower room.
+func (s *Sealer) below(name string) (sealed tracee.Handle, err error) {
+	if err := unix.Setns(s.lower.ns.FD(), unix.CLONE_NEWNS); err != nil {
+		return tracee.Handle{}, os.NewSyscallError("setns CLONE_NEWNS", err)
+	}
+	sealed, err = cloneAt(&s.lower.dir, name)
+	back := unix.Setns(s.upper.ns.FD(), unix.CLONE_NEWNS)
+	return sealed, errors.Join(err, os.NewSyscallError("setns CLONE_NEWNS", back))
+}
+
+// Enter runs f with the thread in the upper room, where filesystems may as well
+// be made that are to be sealed.
+func (s *Sealer) Enter(thread *tracee.Thread, f func() error) error {
+	return thread.InMounts(&s.upper.ns, f)
 }
