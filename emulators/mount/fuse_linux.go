@@ -149,19 +149,33 @@ func (m *mounter) sourceTree() (tree tracee.Handle, writable bool, err error) {
 	return tree, writable, err
 }
 
-// node makes a block device that anybody may open, as a detached mount.
+// node makes a block device that anybody may open, as a detached mount. It is on
+// a tmpfs of its own, which goes with the mount: a node without a name cannot be
+// mounted anywhere.
 func (w *workshop) node(thread *tracee.Thread, dev uint64) (tree tracee.Handle, err error) {
-	name := "node" + strconv.FormatUint(w.next.Add(1), 10)
-	err = thread.InMounts(w.room.Namespace(), func() error {
-		top := w.room.Dir().FD()
-		if err := unix.Mknodat(top, name, unix.S_IFBLK|0o600, int(dev)); err != nil {
+	const name = "device"
+	err = w.sealer.Enter(thread, func() error {
+		fs, err := mnt.Tmpfs(mnt.TmpfsOptions{Bytes: 1 << 12, Inodes: 4})
+		if err != nil {
+			return err
+		}
+		defer fs.Close()
+		if err := unix.Mknodat(fs.FD(), name, unix.S_IFBLK|0o600, int(dev)); err != nil {
 			return os.NewSyscallError("mknodat", err)
 		}
-		defer func() { _ = unix.Unlinkat(top, name, 0) }() // it goes with its last mount
-		if err := unix.Fchmodat(top, name, 0o666, 0); err != nil {
+		if err := unix.Fchmodat(fs.FD(), name, 0o666, 0); err != nil {
 			return os.NewSyscallError("fchmodat", err)
 		}
-		fd, err := unix.Openat(top, name, unix.O_PATH|unix.O_CLOEXEC, 0)
+		// A clone can be had of what is mounted in the thread's namespace only.
+		place := "node" + strconv.FormatUint(w.next.Add(1), 10)
+		if err := w.room.Mount(&fs, place); err != nil {
+			return err
+		}
+		defer func() {
+			_ = mnt.Detach(&fs)
+			_ = unix.Unlinkat(w.room.Dir().FD(), place, unix.AT_REMOVEDIR)
+		}()
+		fd, err := unix.Openat(fs.FD(), name, unix.O_PATH|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return os.NewSyscallError("openat", err)
 		}

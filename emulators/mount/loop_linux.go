@@ -166,7 +166,11 @@ func (m *mounter) steady() error {
 // lock, which the kernel may be holding for that program without end, and a
 // thread that waits for it cannot even be killed.
 func (m *mounter) steadyTarget() error {
+	no := emulators.Denied{Reason: "target is on a filesystem that the container serves or put together"}
 	st, err := m.target.Stat()
+	if errors.Is(err, unix.EACCES) {
+		return no // FUSE, which has not let the agent in
+	}
 	if err != nil {
 		return err
 	}
@@ -181,7 +185,7 @@ func (m *mounter) steadyTarget() error {
 	if fs.Local || inKernel {
 		return nil
 	}
-	return emulators.Denied{Reason: "target is on a filesystem that the container serves or put together"}
+	return no
 }
 
 // theirs says whether a file is on a mount that was made after the container

@@ -233,7 +233,14 @@ func (m *mounter) make(ctx context.Context) (tracee.Handle, error) {
 	}
 	if dev != 0 {
 		shop := m.emulator.bench.shop
-		b.log = shop.logs.begin(func() string { return shop.kernelName(dev) })
+		// With CAP_SYSLOG, in case of kernel.dmesg_restrict.
+		err := m.req.Thread().Privileged(func() error {
+			b.log = shop.logs.begin(func() string { return shop.kernelName(dev) })
+			return nil
+		})
+		if err != nil {
+			return tracee.Handle{}, err
+		}
 		defer shop.logs.end(b.log)
 	}
 	return b.build(ctx, name, dev)

@@ -103,6 +103,9 @@ func (e *emulator) remount(req *emulators.Request, c *call) (emulators.Response,
 		return theirs, err
 	}
 	st, err := m.target.Stat()
+	if errors.Is(err, unix.EACCES) {
+		return theirs, nil // the container's own FUSE, which has not let the agent in
+	}
 	if err != nil {
 		return theirs, err
 	}
